@@ -1,0 +1,10 @@
+"""Frozen, validated configurations with a JSON form. No jax is imported here."""
+
+from diffusion_eqx.config.backbone import UNetBackboneConfig as UNetBackboneConfig
+from diffusion_eqx.config.base import from_json as from_json
+from diffusion_eqx.config.base import to_json as to_json
+from diffusion_eqx.config.model import AbstractDiffusionConfig as AbstractDiffusionConfig
+from diffusion_eqx.config.model import DDIMConfig as DDIMConfig
+from diffusion_eqx.config.model import DDPMConfig as DDPMConfig
+from diffusion_eqx.config.schedule import NoiseScheduleConfig as NoiseScheduleConfig
+from diffusion_eqx.config.training import DiffusionTrainingConfig as DiffusionTrainingConfig

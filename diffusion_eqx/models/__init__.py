@@ -1,0 +1,9 @@
+"""The guide's models, and models as files."""
+
+from diffusion_eqx.models.base import AbstractDiffusionModel as AbstractDiffusionModel
+from diffusion_eqx.models.ddim import DDIMModel as DDIMModel
+from diffusion_eqx.models.ddpm import DDPMModel as DDPMModel
+from diffusion_eqx.models.files import ModelFileError as ModelFileError
+from diffusion_eqx.models.files import SavedModel as SavedModel
+from diffusion_eqx.models.files import load_model as load_model
+from diffusion_eqx.models.files import save_model as save_model

@@ -1,0 +1,235 @@
+"""What the guide's models share: they assemble schedule, backbone, guidance and sampler."""
+
+from abc import abstractmethod
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from diffusion_eqx._typing import Images, Labels, PRNGKey, Real, Scalar
+from diffusion_eqx.config import AbstractDiffusionConfig, DiffusionTrainingConfig
+from diffusion_eqx.denoiser import AbstractDenoiser, Denoiser
+from diffusion_eqx.guidance import ClassifierFreeGuidance, ClipDenoised
+from diffusion_eqx.losses import DenoisingLoss, MinSNRWeight, SNRWeight, UniformWeight
+from diffusion_eqx.models.build import build_parameterization, build_schedule, build_unet
+from diffusion_eqx.samplers import (
+    AbstractGrid,
+    AbstractSampler,
+    DDIMSampler,
+    DDPMSampler,
+    TrailingGrid,
+    sample,
+    trajectory,
+)
+
+Scheduler = Literal["ddpm", "ddim"]
+
+
+class AbstractDiffusionModel(eqx.Module):
+    """A face over `Denoiser` and the samplers; a model adds only its way of generating.
+
+    `config` is kept so that a model can be saved and built again.
+    """
+
+    config: eqx.AbstractVar[AbstractDiffusionConfig]
+    denoiser: eqx.AbstractVar[Denoiser]
+
+    @abstractmethod
+    def generate(
+        self,
+        n_samples: int,
+        *,
+        key: PRNGKey,
+        labels: Labels | None = None,
+        guidance_scale: Real | None = None,
+    ) -> Images:
+        """Draw images in the model's own way: (n_samples, height, width, channels) in [−1, 1]."""
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes, or None if the model is unconditional."""
+        return self.config.backbone.num_classes
+
+    def __call__(
+        self,
+        x: Images,
+        timesteps: Int[Array, " batch"],
+        labels: Labels | None = None,
+        *,
+        key: PRNGKey | None = None,
+    ) -> Images:
+        """The network's output for noisy images at integer timesteps 0 … T−1, one for each image."""
+        c = self.denoiser.parameterization.coefficients(
+            self.denoiser.schedule, self.denoiser.schedule.time(timesteps)
+        )
+        return self.denoiser.backbone(x, c.c_noise, labels, key=key)
+
+    def forward_diffusion(
+        self, x: Images, timesteps: Int[Array, " batch"], *, key: PRNGKey
+    ) -> tuple[Images, Images]:
+        """Noise clean images to integer timesteps 0 … T−1, one for each.
+
+        Returns (x_noisy, noise) with x_noisy = alpha·x + sigma·noise (Ho et al. 2020, eq. 4).
+        """
+        schedule = self.denoiser.schedule
+        noise = jax.random.normal(key, x.shape, x.dtype)
+        return schedule.perturb(x, schedule.time(timesteps), noise), noise
+
+    def training_loss(self, config: DiffusionTrainingConfig) -> DenoisingLoss:
+        """The loss `(backbone, x0, labels, key=) -> scalar` by which the model is trained."""
+        weight = {
+            "uniform": UniformWeight(),
+            "snr": SNRWeight(),
+            "min_snr": MinSNRWeight(config.snr_gamma),
+        }[config.loss_weighting]
+        return DenoisingLoss(
+            self.denoiser.schedule,
+            self.denoiser.parameterization,
+            weight,
+            error=self.config.loss_type,
+            label_dropout=0.0 if self.num_classes is None else config.label_dropout,
+            null_cond=self.num_classes,
+        )
+
+    def loss(self, x0: Images, labels: Labels | None = None, *, key: PRNGKey) -> Scalar:
+        """The training loss of a batch under the default training configuration."""
+        return self.training_loss(DiffusionTrainingConfig())(
+            self.denoiser.backbone, x0, labels, key=key
+        )
+
+    def guided(self, guidance_scale: Real | None) -> AbstractDenoiser:
+        """The denoiser to sample from: guided if a scale is given, clipped if configured so.
+
+        **Raises:** `ValueError` if a scale is given to an unconditional model.
+        """
+        denoiser: AbstractDenoiser = eqx.nn.inference_mode(self.denoiser)
+        if guidance_scale is not None:
+            if self.num_classes is None:
+                raise ValueError(
+                    "guidance_scale needs a class-conditional model; this one was configured with "
+                    "backbone.num_classes=None"
+                )
+            denoiser = ClassifierFreeGuidance(denoiser, guidance_scale, self.num_classes)
+        return ClipDenoised(denoiser) if self.config.clip_denoised else denoiser
+
+    def sampler(
+        self,
+        scheduler: Scheduler,
+        *,
+        guidance_scale: Real | None = None,
+        eta: Real = 0.0,
+        temperature: Real = 1.0,
+        grid: AbstractGrid | None = None,
+    ) -> AbstractSampler:
+        """The sampler of that name over this model; the values may be traced. `eta` is DDIM's.
+
+        **Raises:** `ValueError` for an unknown name.
+        """
+        denoiser = self.guided(guidance_scale)
+        grid = TrailingGrid() if grid is None else grid
+        if scheduler == "ddim":
+            return DDIMSampler(denoiser, grid, eta, temperature)
+        if scheduler == "ddpm":
+            return DDPMSampler(denoiser, grid, temperature)
+        raise ValueError(f"unknown scheduler {scheduler!r}; choose 'ddpm' or 'ddim'")
+
+    def sample(
+        self,
+        n_samples_or_shape: int | tuple[int, ...],
+        scheduler: Scheduler = "ddpm",
+        steps: int | None = None,
+        *,
+        key: PRNGKey,
+        labels: Labels | None = None,
+        guidance_scale: Real | None = None,
+        eta: Real = 0.0,
+        temperature: Real = 1.0,
+        first: int = 0,
+    ) -> Images:
+        """Draw images with any sampler. Returns (n, height, width, channels) in [−1, 1].
+
+        `n_samples_or_shape`: a count, or a full shape whose first entry is the count. `steps` defaults
+        to all timesteps. Image k depends on `key`, k and its label alone; `first` is the number of the
+        first one. With `guidance_scale`, `labels` are required.
+
+        **Raises:** `ValueError` if steps, shape or labels do not fit the model.
+        """
+        count = self._count(n_samples_or_shape)
+        steps = self._steps(steps)
+        labels = self._labels(labels, count)
+        sampler = self.sampler(
+            scheduler, guidance_scale=guidance_scale, eta=eta, temperature=temperature
+        )
+        shape = self.config.input_shape
+        return sample(sampler, shape, count=count, steps=steps, key=key, cond=labels, first=first)
+
+    def progressive(
+        self,
+        n_samples: int,
+        scheduler: Scheduler = "ddpm",
+        steps: int | None = None,
+        *,
+        every: int,
+        key: PRNGKey,
+        labels: Labels | None = None,
+        guidance_scale: Real | None = None,
+        eta: Real = 0.0,
+    ) -> Float[Array, "snapshots batch height width channels"]:
+        """Sample and keep a snapshot at the start and after every `every` steps, the last included.
+
+        **Raises:** `ValueError` as `sample`, or unless 1 <= every <= steps.
+        """
+        steps = self._steps(steps)
+        labels = self._labels(labels, n_samples)
+        sampler = self.sampler(scheduler, guidance_scale=guidance_scale, eta=eta)
+        return trajectory(
+            sampler,
+            self.config.input_shape,
+            count=n_samples,
+            steps=steps,
+            every=every,
+            key=key,
+            cond=labels,
+        )
+
+    def _count(self, n_samples_or_shape: int | tuple[int, ...]) -> int:
+        if isinstance(n_samples_or_shape, int):
+            count = n_samples_or_shape
+        else:
+            count, *rest = n_samples_or_shape
+            if tuple(rest) != self.config.input_shape:
+                raise ValueError(
+                    f"this model draws images of shape {self.config.input_shape}; asked for "
+                    f"{tuple(rest)} each"
+                )
+        if count < 1:
+            raise ValueError(f"the number of samples must be at least 1; got {count}")
+        return count
+
+    def _steps(self, steps: int | None) -> int:
+        total = self.config.noise_schedule.num_timesteps
+        if steps is None:
+            return total
+        if not 1 <= steps <= total:
+            raise ValueError(f"steps must be between 1 and the {total} timesteps; got {steps}")
+        return steps
+
+    def _labels(self, labels: Labels | None, count: int) -> Labels | None:
+        if labels is None:
+            return None
+        labels = jnp.asarray(labels)
+        if labels.shape != (count,):
+            raise ValueError(f"labels must have shape ({count},), one for each sample; got {labels.shape}")
+        return labels
+
+
+def assemble(config: AbstractDiffusionConfig, *, key: PRNGKey) -> Denoiser:
+    """The denoiser that a configuration describes, with fresh weights."""
+    backbone = build_unet(config.backbone, config.input_shape[:2], key=key)
+    return Denoiser(
+        backbone,
+        build_schedule(config.noise_schedule),
+        build_parameterization(config.prediction_type),
+    )

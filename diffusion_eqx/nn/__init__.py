@@ -1,0 +1,14 @@
+"""Channels-last layers and the backbones made of them."""
+
+from diffusion_eqx.nn.activation import ACTIVATIONS as ACTIVATIONS
+from diffusion_eqx.nn.attention import SpatialSelfAttention as SpatialSelfAttention
+from diffusion_eqx.nn.conv import Conv as Conv
+from diffusion_eqx.nn.conv import upsample_to as upsample_to
+from diffusion_eqx.nn.embedding import ClassEmbedding as ClassEmbedding
+from diffusion_eqx.nn.embedding import TimeEmbedding as TimeEmbedding
+from diffusion_eqx.nn.embedding import sinusoidal_features as sinusoidal_features
+from diffusion_eqx.nn.linear import Linear as Linear
+from diffusion_eqx.nn.norm import GroupNorm as GroupNorm
+from diffusion_eqx.nn.norm import largest_group_count as largest_group_count
+from diffusion_eqx.nn.resblock import ResBlock as ResBlock
+from diffusion_eqx.nn.unet import UNet as UNet

@@ -1,0 +1,65 @@
+"""Channels-last convolution and the two changes of resolution.
+
+`eqx.nn.Conv2d` is channels-first; inside a loop XLA's CPU compiler then falls back to a naive
+convolution that is twenty times slower (jax issue 12868), and GPUs need extra transposes. So
+activations here are NHWC, kernels HWIO, and a layer sees the whole batch.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffusion_eqx._typing import Images, PRNGKey
+
+
+class Conv(eqx.Module):
+    """A square convolution with odd `kernel_size` k, padded by (k − 1)/2 on each side.
+
+    Weights start uniform in ±1/sqrt(fan in); `zero=True` starts them at 0.
+    """
+
+    weight: Float[Array, "kernel kernel in_channels out_channels"]
+    bias: Float[Array, " out_channels"]
+    stride: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        key: PRNGKey,
+        stride: int = 1,
+        zero: bool = False,
+    ):
+        bound = 0.0 if zero else (in_channels * kernel_size**2) ** -0.5
+        shape = (kernel_size, kernel_size, in_channels, out_channels)
+        self.weight = jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+        self.bias = jnp.zeros(out_channels)
+        self.stride = stride
+
+    def __call__(self, x: Images) -> Images:
+        """(B, H, W, in) to (B, ceil(H/stride), ceil(W/stride), out)."""
+        kernel_size = self.weight.shape[0]
+        if kernel_size == 1 and self.stride == 1:
+            return x @ self.weight[0, 0] + self.bias
+        pad = (kernel_size - 1) // 2
+        y = jax.lax.conv_general_dilated(
+            x,
+            self.weight,
+            window_strides=(self.stride, self.stride),
+            padding=((pad, pad), (pad, pad)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return y + self.bias
+
+
+def upsample_to(x: Images, height: int, width: int) -> Images:
+    """Double the size by repeating pixels, then cut to (height, width).
+
+    A level of odd size 7 becomes 4 on the way down; on the way up its 8 is cut to 7 again, so images
+    of any size pass through any number of levels.
+    """
+    doubled = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+    return doubled[:, :height, :width]

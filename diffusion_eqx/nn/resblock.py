@@ -1,0 +1,76 @@
+"""The residual block of diffusion U-Nets."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffusion_eqx._typing import Images, PRNGKey
+from diffusion_eqx.nn.conv import Conv
+from diffusion_eqx.nn.linear import Linear
+from diffusion_eqx.nn.norm import GroupNorm, largest_group_count
+
+
+class ResBlock(eqx.Module):
+    """norm · act · conv, twice, the second norm modulated by the embedding, plus the input.
+
+    Adaptive group normalisation (Dhariwal & Nichol 2021, section 3.1). The last convolution and the
+    modulation start at zero, so that a new block is the identity (or a 1x1 convolution where the number
+    of channels changes).
+    """
+
+    norm1: GroupNorm
+    conv1: Conv
+    modulation: Linear
+    norm2: GroupNorm
+    dropout: eqx.nn.Dropout
+    conv2: Conv
+    shortcut: Conv | None
+    activation: Callable | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding_dim: int,
+        *,
+        activation: Callable,
+        dropout: float,
+        norm_groups: int,
+        key: PRNGKey,
+    ):
+        key1, key2, key_modulation, key_shortcut = jax.random.split(key, 4)
+        # SiLU, the usual choice, is fused with the normalisation before it.
+        fused = activation is jax.nn.silu
+        self.activation = None if fused else activation
+        self.norm1 = GroupNorm(
+            in_channels, largest_group_count(in_channels, norm_groups), silu=fused
+        )
+        self.conv1 = Conv(in_channels, out_channels, 3, key=key1)
+        self.modulation = Linear(embedding_dim, 2 * out_channels, key=key_modulation, zero=True)
+        self.norm2 = GroupNorm(
+            out_channels, largest_group_count(out_channels, norm_groups), silu=fused
+        )
+        self.dropout = eqx.nn.Dropout(dropout)
+        self.conv2 = Conv(out_channels, out_channels, 3, key=key2, zero=True)
+        self.shortcut = (
+            None if in_channels == out_channels else Conv(in_channels, out_channels, 1, key=key_shortcut)
+        )
+
+    def __call__(
+        self, x: Images, embedding: Float[Array, "batch dim"], *, key: PRNGKey | None = None
+    ) -> Images:
+        """(B, H, W, in) to (B, H, W, out). `embedding` has already passed its nonlinearity.
+
+        **Raises:** `RuntimeError` if dropout is active and there is no `key`.
+        """
+        scale, shift = jnp.split(self.modulation(embedding), 2, axis=-1)
+        h = self.conv1(self._activate(self.norm1(x)))
+        h = self._activate(self.norm2(h, scale, shift))
+        h = self.conv2(self.dropout(h, key=key))
+        return h + (x if self.shortcut is None else self.shortcut(x))
+
+    def _activate(self, x: Images) -> Images:
+        return x if self.activation is None else self.activation(x)

@@ -1,0 +1,91 @@
+"""Python's drivers of a sampler: the whole loop is one `lax.scan` under one jit."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffusion_eqx._typing import Batch, Cond, PRNGKey
+from diffusion_eqx.samplers.base import AbstractSampler, State
+from diffusion_eqx.samplers.noise import image_keys
+
+
+def advance(
+    sampler: AbstractSampler, state: State, cond: Cond, *, begin: int, end: int, steps: int
+) -> State:
+    """Steps begin … end − 1 of `steps`, as one scan. To be called under jit."""
+
+    def body(state: State, index) -> tuple[State, None]:
+        return sampler.step(state, index, steps, cond), None
+
+    return jax.lax.scan(body, state, jnp.arange(begin, end, dtype=jnp.int32))[0]
+
+
+@eqx.filter_jit
+def sample(
+    sampler: AbstractSampler,
+    shape: tuple[int, ...],
+    *,
+    count: int,
+    steps: int,
+    key: PRNGKey,
+    cond: Cond = None,
+    first: int = 0,
+) -> Batch:
+    """Draw `count` samples of `shape` each in `steps` steps. Returns (count, *shape) in [−1, 1].
+
+    Sample k depends on `key` and k alone: `count=16` gives the same as `count=8` and then `count=8,
+    first=8`, up to rounding.
+    """
+    state = sampler.init(shape, steps, key=key, count=count, first=first)
+    return sampler.finish(advance(sampler, state, cond, begin=0, end=steps, steps=steps))
+
+
+@eqx.filter_jit
+def sample_from(
+    sampler: AbstractSampler, noise: Batch, *, steps: int, key: PRNGKey, cond: Cond = None
+) -> Batch:
+    """Sample from given standard normal noise, one sample for each. Shapes and range as `sample`."""
+    keys = image_keys(key, len(noise))
+    state = sampler.start(noise, steps, keys=keys)
+    return sampler.finish(advance(sampler, state, cond, begin=0, end=steps, steps=steps))
+
+
+@eqx.filter_jit
+def trajectory(
+    sampler: AbstractSampler,
+    shape: tuple[int, ...],
+    *,
+    count: int,
+    steps: int,
+    every: int,
+    key: PRNGKey,
+    cond: Cond = None,
+) -> Float[Array, "snapshots batch *shape"]:
+    """Sample, keeping a snapshot at the start, after every `every` steps, and at the end.
+
+    Returns (1 + ceil(steps / every), count, *shape); the last snapshot equals `sample`'s result. Other
+    states are never stored.
+
+    **Raises:** `ValueError` unless 1 <= every <= steps.
+    """
+    if not 1 <= every <= steps:
+        raise ValueError(f"every must be between 1 and steps={steps}; got {every}")
+    whole, rest = divmod(steps, every)
+    state = sampler.init(shape, steps, key=key, count=count)
+
+    def chunk(state: State, begin) -> tuple[State, Batch]:
+        def body(offset, state: State) -> State:
+            return sampler.step(state, begin + offset, steps, cond)
+
+        state = jax.lax.fori_loop(0, every, body, state)
+        return state, sampler.finish(state)
+
+    begins = every * jnp.arange(whole, dtype=jnp.int32)
+    first = sampler.finish(state)[None]
+    state, snapshots = jax.lax.scan(chunk, state, begins)
+    parts = [first, snapshots]
+    if rest:
+        state = advance(sampler, state, cond, begin=whole * every, end=steps, steps=steps)
+        parts.append(sampler.finish(state)[None])
+    return jnp.concatenate(parts)

@@ -1,0 +1,78 @@
+"""Discrete variance-preserving schedules: linear, scaled linear and cosine betas.
+
+A DDPM is given as betas, beta_k being the variance that timestep k adds, so that
+alpha_bar_k = prod_{i <= k} (1 − beta_i). Seen in continuous time, log alpha_bar is interpolated
+linearly between the nodes t = (k + 1)/T, with log alpha_bar = 0 at t = 0; one object thus serves the
+integer and the continuous view.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffusion_eqx.schedules.base import AbstractSchedule
+
+
+class DiscreteSchedule(AbstractSchedule):
+    """alpha(t)² = alpha_bar(t), sigma(t)² = 1 − alpha_bar(t), from a table of log alpha_bar.
+
+    `DiscreteSchedule(betas)` takes any betas in (0, 1), one for each timestep.
+    """
+
+    log_alpha_bar: Float[Array, " nodes"]
+    num_timesteps: int = eqx.field(static=True)
+
+    def __init__(self, betas: np.ndarray):
+        """`betas`: shape (T,), each in (0, 1).
+
+        **Raises:** `ValueError` if they are not.
+        """
+        betas = np.asarray(betas, dtype=np.float64)
+        if betas.ndim != 1 or len(betas) == 0 or not np.all((betas > 0) & (betas < 1)):
+            raise ValueError(
+                "betas must be a non-empty one-dimensional array of numbers between 0 and 1 "
+                f"(both excluded); got shape {betas.shape}"
+                + (f" with values in [{betas.min()}, {betas.max()}]" if betas.size else "")
+            )
+        # In double precision: a float32 product of a thousand factors drifts by 1e-5.
+        nodes = np.concatenate([[0.0], np.cumsum(np.log1p(-betas))])
+        self.log_alpha_bar = jnp.asarray(nodes, dtype=jnp.float32)
+        self.num_timesteps = len(betas)
+
+    def _log_alpha_bar_at(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        # The table is an array of the module but not a parameter: no gradient flows into it.
+        table = jax.lax.stop_gradient(self.log_alpha_bar)
+        position = jnp.clip(self.timestep(t) + 1.0, 0.0, self.num_timesteps)
+        left = jnp.clip(jnp.floor(position).astype(jnp.int32), 0, self.num_timesteps - 1)
+        fraction = position - left
+        return table[left] * (1.0 - fraction) + table[left + 1] * fraction
+
+    def alpha(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        """sqrt(alpha_bar(t))."""
+        return jnp.exp(0.5 * self._log_alpha_bar_at(t))
+
+    def sigma(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        """sqrt(1 − alpha_bar(t)), without cancellation where alpha_bar is near 1."""
+        return jnp.sqrt(-jnp.expm1(self._log_alpha_bar_at(t)))
+
+
+def linear_betas(num_timesteps: int, beta_start: float, beta_end: float) -> np.ndarray:
+    """Betas of equal spacing (Ho et al. 2020, section 4). Returns shape (T,)."""
+    return np.linspace(beta_start, beta_end, num_timesteps, dtype=np.float64)
+
+
+def scaled_linear_betas(num_timesteps: int, beta_start: float, beta_end: float) -> np.ndarray:
+    """Betas whose square roots have equal spacing (Rombach et al. 2022). Returns shape (T,)."""
+    return np.linspace(beta_start**0.5, beta_end**0.5, num_timesteps, dtype=np.float64) ** 2
+
+
+def cosine_betas(num_timesteps: int, offset: float = 0.008, max_beta: float = 0.999) -> np.ndarray:
+    """Betas of alpha_bar(t) = cos²(π/2 · (t + s)/(1 + s)) (Nichol & Dhariwal 2021, eq. 17).
+
+    `offset` is s; betas are capped at `max_beta`, since alpha_bar(1) would be 0. Returns shape (T,).
+    """
+    t = np.linspace(0.0, 1.0, num_timesteps + 1, dtype=np.float64)
+    alpha_bar = np.cos((t + offset) / (1.0 + offset) * np.pi / 2.0) ** 2
+    return np.minimum(1.0 - alpha_bar[1:] / alpha_bar[:-1], max_beta)
