@@ -35,18 +35,18 @@ class UNetBackboneConfig:
     """
 
     name: str = "unet"
-    hidden_dims: tuple[PositiveInt, ...] = Field(default=(64, 128, 256), min_length=1)
-    in_channels: int = Field(default=1, ge=1)
-    out_channels: int = Field(default=1, ge=1)
+    hidden_dims: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 128, 256)
+    in_channels: Annotated[int, Field(ge=1)] = 1
+    out_channels: Annotated[int, Field(ge=1)] = 1
     activation: Activation = "silu"
-    time_embedding_dim: int = Field(default=128, ge=2, multiple_of=2)
+    time_embedding_dim: Annotated[int, Field(ge=2, multiple_of=2)] = 128
     attention_resolutions: tuple[PositiveInt, ...] = ()
-    num_res_blocks: int = Field(default=1, ge=1)
+    num_res_blocks: Annotated[int, Field(ge=1)] = 1
     channel_mult: tuple[PositiveInt, ...] | None = None
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    num_classes: int | None = Field(default=None, ge=1)
-    head_dim: int = Field(default=32, ge=1)
-    norm_groups: int = Field(default=32, ge=1)
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    num_classes: Annotated[int | None, Field(ge=1)] = None
+    head_dim: Annotated[int, Field(ge=1)] = 32
+    norm_groups: Annotated[int, Field(ge=1)] = 32
 
     @model_validator(mode="after")
     def _channels_agree(self) -> "UNetBackboneConfig":

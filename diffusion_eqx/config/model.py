@@ -1,6 +1,7 @@
 """Configuration of whole diffusion models."""
 
-from typing import Literal
+from dataclasses import field
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -28,8 +29,8 @@ class AbstractDiffusionConfig:
     """
 
     name: str = "diffusion"
-    backbone: UNetBackboneConfig = Field(default_factory=UNetBackboneConfig)
-    noise_schedule: NoiseScheduleConfig = Field(default_factory=NoiseScheduleConfig)
+    backbone: UNetBackboneConfig = field(default_factory=UNetBackboneConfig)
+    noise_schedule: NoiseScheduleConfig = field(default_factory=NoiseScheduleConfig)
     input_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (28, 28, 1)
     prediction_type: PredictionType = "epsilon"
     loss_type: LossType = "mse"
@@ -66,8 +67,8 @@ class DDIMConfig(AbstractDiffusionConfig):
     """
 
     kind: Literal["ddim"] = "ddim"
-    num_inference_steps: int = Field(default=50, ge=1)
-    eta: float = Field(default=0.0, ge=0.0, le=1.0)
+    num_inference_steps: Annotated[int, Field(ge=1)] = 50
+    eta: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
 
     @model_validator(mode="after")
     def _steps_exist(self) -> "DDIMConfig":

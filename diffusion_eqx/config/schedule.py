@@ -1,6 +1,6 @@
 """Configuration of noise schedules."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -24,9 +24,9 @@ class NoiseScheduleConfig:
 
     name: str = "schedule"
     schedule_type: ScheduleType = "linear"
-    num_timesteps: int = Field(default=1000, ge=1)
-    beta_start: float = Field(default=1e-4, gt=0.0, lt=1.0)
-    beta_end: float = Field(default=2e-2, gt=0.0, lt=1.0)
+    num_timesteps: Annotated[int, Field(ge=1)] = 1000
+    beta_start: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-4
+    beta_end: Annotated[float, Field(gt=0.0, lt=1.0)] = 2e-2
 
     @model_validator(mode="after")
     def _betas_grow(self) -> "NoiseScheduleConfig":

@@ -1,6 +1,6 @@
 """Configuration of training."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -28,18 +28,18 @@ class DiffusionTrainingConfig:
     - `seed`: decides initial weights, order of the data, noise and dropout.
     """
 
-    steps: int = Field(default=1000, ge=1)
-    batch_size: int = Field(default=64, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0.0)
-    warmup_steps: int = Field(default=100, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0.0)
-    max_grad_norm: float = Field(default=1.0, gt=0.0)
+    steps: Annotated[int, Field(ge=1)] = 1000
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
     loss_weighting: LossWeighting = "min_snr"
-    snr_gamma: float = Field(default=5.0, gt=0.0)
-    label_dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
-    ema_decay: float = Field(default=0.999, ge=0.0, lt=1.0)
-    ema_update_every: int = Field(default=1, ge=1)
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    snr_gamma: Annotated[float, Field(gt=0.0)] = 5.0
+    label_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    ema_update_every: Annotated[int, Field(ge=1)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> "DiffusionTrainingConfig":

@@ -1,0 +1,91 @@
+"""Labelled images in memory, and the endless stream of training batches made of them."""
+
+from dataclasses import dataclass
+
+import grain
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from diffusion_eqx._typing import Images
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """Images (N, H, W, C), uint8 or float in [−1, 1], with integer labels (N,) or None.
+
+    **Raises:** `ValueError` if shapes, types or ranges are others: float images outside [−1, 1] are
+    the most common reason for a diffusion model that does not learn.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        images, labels = self.images, self.labels
+        if images.ndim != 4 or len(images) == 0:
+            raise ValueError(f"images must be a non-empty (N, H, W, C) array; got {images.shape}")
+        if images.dtype != np.uint8:
+            if not np.issubdtype(images.dtype, np.floating):
+                raise ValueError(f"images must be uint8 or floating point; got {images.dtype}")
+            low, high = float(images.min()), float(images.max())
+            if not (-1.0 <= low and high <= 1.0):
+                raise ValueError(
+                    f"floating-point images must lie in [-1, 1]; these lie in [{low}, {high}]: scale "
+                    "them, e.g. images / 127.5 - 1"
+                )
+        if labels is not None and (
+            labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer)
+        ):
+            raise ValueError(
+                f"labels must be {len(images)} integers, one for each image; got {labels.dtype} of "
+                f"shape {labels.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int | None:
+        """One more than the largest label, or None without labels."""
+        return None if self.labels is None else int(self.labels.max()) + 1
+
+    def batches(self, batch_size: int, *, seed: int) -> grain.MapDataset:
+        """An endless, shuffled stream in which batch i is a pure function of `seed` and i.
+
+        Each epoch has an order of its own. Since any batch can be asked for by number, resuming a run
+        needs no more than the number of the next step.
+        """
+        stream = grain.MapDataset.source(_Rows(self)).seed(seed).shuffle().repeat()
+        return stream.batch(batch_size)
+
+
+class _Rows:
+    """The dataset as grain reads it: one dictionary for each image."""
+
+    def __init__(self, dataset: ImageDataset):
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index) -> dict[str, np.ndarray]:
+        row = {"images": self._dataset.images[index]}
+        if self._dataset.labels is not None:
+            row["labels"] = self._dataset.labels[index]
+        return row
+
+
+def to_unit_range(
+    images: UInt8[Array, "*shape"] | Float[Array, "*shape"],
+) -> Float[Array, "*shape"]:
+    """uint8 0 … 255 to float32 −1 … 1; floats pass unchanged."""
+    if images.dtype == jnp.uint8:
+        return images.astype(jnp.float32) / 127.5 - 1.0
+    return images.astype(jnp.float32)
+
+
+def to_bytes(images: Images | np.ndarray) -> np.ndarray:
+    """Float images in [−1, 1] to uint8 0 … 255, rounding to nearest and clipping."""
+    return np.clip(np.round((np.asarray(images) + 1.0) * 127.5), 0, 255).astype(np.uint8)

@@ -1,0 +1,63 @@
+"""Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 images of clothes, 28x28 grey, ten classes."""
+
+import gzip
+import sys
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from diffusion_eqx.data.dataset import ImageDataset
+
+CLASS_NAMES = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+
+# Debian's package, installed for the machine or unpacked beside the interpreter without rights.
+_PACKAGE_PLACE = "usr/share/datasets/fashion-mnist"
+
+
+def fashion_mnist(
+    split: Literal["train", "test"] = "train", folder: str | Path | None = None
+) -> ImageDataset:
+    """Read Fashion-MNIST from the files of Debian's package `dataset-fashion-mnist`.
+
+    `folder` holds the four original `*-ubyte.gz` files; by default the places where the package puts
+    them are searched.
+
+    **Raises:** `FileNotFoundError` that says where was searched and how to get the files.
+    """
+    prefix = {"train": "train", "test": "t10k"}[split]
+    folder = _find() if folder is None else Path(folder)
+    images = _read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", header=16)
+    labels = _read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", header=8)
+    return ImageDataset(images.reshape(-1, 28, 28, 1), labels.astype(np.int32), CLASS_NAMES)
+
+
+def _find() -> Path:
+    places = [Path("/") / _PACKAGE_PLACE, Path(sys.prefix) / "debian" / _PACKAGE_PLACE]
+    for place in places:
+        if (place / "train-images-idx3-ubyte.gz").exists():
+            return place
+    raise FileNotFoundError(
+        "Fashion-MNIST was not found in "
+        + " or ".join(str(place) for place in places)
+        + "; install Debian's package dataset-fashion-mnist (apt-get install dataset-fashion-mnist), "
+        "or give the folder that holds its four *-ubyte.gz files"
+    )
+
+
+def _read_idx(path: Path, header: int) -> np.ndarray:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; the folder must hold the four *-ubyte.gz files")
+    with gzip.open(path) as file:
+        return np.frombuffer(file.read(), np.uint8, offset=header)

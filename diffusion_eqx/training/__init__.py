@@ -1,0 +1,14 @@
+"""Training: the step, the run around it, and its checkpoints."""
+
+from diffusion_eqx.training.checkpoint import Checkpoints as Checkpoints
+from diffusion_eqx.training.checkpoint import ResumeError as ResumeError
+from diffusion_eqx.training.loop import Cadence as Cadence
+from diffusion_eqx.training.loop import TrainingDiverged as TrainingDiverged
+from diffusion_eqx.training.loop import TrainingInterrupted as TrainingInterrupted
+from diffusion_eqx.training.loop import fit as fit
+from diffusion_eqx.training.preview import Preview as Preview
+from diffusion_eqx.training.step import Recipe as Recipe
+from diffusion_eqx.training.step import TrainState as TrainState
+from diffusion_eqx.training.step import averaged as averaged
+from diffusion_eqx.training.step import make_recipe as make_recipe
+from diffusion_eqx.training.step import train_step as train_step
