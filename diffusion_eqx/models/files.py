@@ -77,7 +77,7 @@ def save_model(
     arrays = {name: np.asarray(a) for name, a in named_arrays(model.denoiser).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    safetensors.numpy.save_file(arrays, partial, metadata)
+    partial.write_bytes(safetensors.numpy.save(arrays, metadata))
     os.replace(partial, path)
 
 

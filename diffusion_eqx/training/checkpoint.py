@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from diffusion_eqx.random_keys import to_keys, to_numbers
 from diffusion_eqx.training.step import TrainState
 
 
@@ -77,23 +78,11 @@ class Checkpoints:
 
 def _to_arrays(state: TrainState) -> list[jax.Array]:
     """The arrays of a state, in order; random keys as their numbers."""
-    return [_raw(leaf) for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_array))]
+    return jax.tree.leaves(to_numbers(eqx.filter(state, eqx.is_array)))
 
 
 def _from_arrays(arrays: list[jax.Array], like: TrainState) -> TrainState:
     dynamic, static = eqx.partition(like, eqx.is_array)
-    leaves, treedef = jax.tree.flatten(dynamic)
-    restored = [
-        # A copy of our own: the restored buffer may not be donated safely.
-        jnp.copy(jax.random.wrap_key_data(new) if _is_key(old) else new)
-        for old, new in zip(leaves, arrays, strict=True)
-    ]
-    return eqx.combine(jax.tree.unflatten(treedef, restored), static)
-
-
-def _is_key(leaf: jax.Array) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _raw(leaf: jax.Array) -> jax.Array:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+    restored = to_keys(jax.tree.unflatten(jax.tree.structure(dynamic), arrays), dynamic)
+    # Copies of our own: a buffer that orbax may still hold must not be donated to the next step.
+    return eqx.combine(jax.tree.map(jnp.copy, restored), static)

@@ -26,7 +26,8 @@ class Preview:
         """Write the picture for the weights after `step` steps."""
         model = eqx.tree_at(lambda m: m.denoiser.backbone, self._model, backbone)
         # One device suffices for a preview, whatever the training runs on.
-        model = eqx.filter_shard(model, jax.devices()[0])
+        arrays, rest = eqx.partition(model, eqx.is_array)
+        model = eqx.combine(jax.device_put(arrays, jax.devices()[0]), rest)
         classes = model.num_classes
         images = model.sample(
             classes or 10,

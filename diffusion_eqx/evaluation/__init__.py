@@ -1,0 +1,7 @@
+"""How good generated images are: class accuracy and Fréchet distance by an independent classifier."""
+
+from diffusion_eqx.evaluation.classifier import Classifier as Classifier
+from diffusion_eqx.evaluation.classifier import accuracy as accuracy
+from diffusion_eqx.evaluation.classifier import judge as judge
+from diffusion_eqx.evaluation.classifier import train_classifier as train_classifier
+from diffusion_eqx.evaluation.frechet import frechet_distance as frechet_distance

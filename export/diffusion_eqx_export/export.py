@@ -1,0 +1,238 @@
+"""`export_sampler`: a model and a way of sampling it, as one artifact."""
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_eqx.config import to_json
+from diffusion_eqx.models import SavedModel
+from diffusion_eqx.models.base import Scheduler
+from diffusion_eqx.models.files import named_arrays
+from diffusion_eqx.samplers import AbstractSampler, sample
+from diffusion_eqx_export.container import dtype_name, write_container
+from diffusion_eqx_export.lowering import PLATFORMS, STABLEHLO_VERSION
+from diffusion_eqx_export.programs import Argument, Program, SamplerPrograms
+
+FORMAT = "diffusion_eqx.sampler"
+FORMAT_VERSION = "1"
+
+_REFERENCE_STEPS = 10
+_REFERENCE_SEED = 7
+_REFERENCE_COUNT = 2
+
+
+def export_sampler(
+    saved: SavedModel,
+    path: str | Path,
+    *,
+    sampler: Scheduler = "ddim",
+    steps: int = 50,
+    guidance_scale: float | None = 2.0,
+    eta: float = 0.0,
+    temperature: float = 1.0,
+    platforms: Sequence[str] = ("cpu", "cuda"),
+    batch_sizes: Sequence[int] = (1, 8, 64),
+) -> None:
+    """Write a sampler of a saved model as an artifact for the native program (see FORMAT.md).
+
+    `steps`, `guidance_scale`, `eta` (DDIM's) and `temperature` are defaults: all can be chosen again at
+    run time. `guidance_scale=None` leaves guidance out, at half the cost of a step; unconditional
+    models have none anyway. `platforms`: any of cpu, cuda, rocm, tpu; `batch_sizes`: the numbers of
+    images for which programs are made.
+
+    **Raises:** `ValueError` for values out of range; `NotExportable` if the model calls back into Python.
+    """
+    model, ema, training = saved
+    _check(platforms, batch_sizes)
+    guided = guidance_scale is not None and model.num_classes is not None
+    parameters = _parameters(
+        total_steps=model.config.noise_schedule.num_timesteps,
+        steps=steps,
+        guidance_scale=guidance_scale if guided else None,
+        eta=eta if sampler == "ddim" else None,
+        temperature=temperature,
+    )
+    _, static = eqx.partition(model.denoiser, eqx.is_array)
+    treedef = jax.tree.structure(eqx.filter(model.denoiser, eqx.is_array))
+
+    def make_sampler(weights: list[jax.Array], values: dict[str, Any]) -> AbstractSampler:
+        denoiser = eqx.combine(jax.tree.unflatten(treedef, weights), static)
+        rebuilt = eqx.tree_at(lambda m: m.denoiser, model, denoiser)
+        chosen = {name: value for name, value in values.items() if name != "steps"}
+        return rebuilt.sampler(sampler, **chosen)
+
+    weights = named_arrays(model.denoiser)
+    image_shape = model.config.input_shape
+    programs = SamplerPrograms(
+        make_sampler,
+        weights=weights,
+        parameters={n: np.dtype({"I32": "int32", "F32": "float32"}[p["dtype"]]) for n, p in parameters.items()},
+        conditional=model.num_classes is not None,
+        image_shape=image_shape,
+    )
+
+    tensors = {f"weights/{name}": np.asarray(array) for name, array in weights.items()}
+    entries = [
+        {
+            "platform": platform,
+            "batch": batch,
+            **{
+                role: _add_program(tensors, f"{role}.{platform}.{batch}", lowered(batch, platform))
+                for role, lowered in (
+                    ("init", programs.init),
+                    ("step", programs.step),
+                    ("finish", programs.finish),
+                )
+            },
+        }
+        for platform in platforms
+        for batch in sorted(set(batch_sizes))
+    ]
+    labels = _labels(model.num_classes, training)
+    defaults = {name: p["default"] for name, p in parameters.items() if name != "steps"}
+    reference, arrays = _reference(make_sampler(list(weights.values()), defaults), image_shape, labels)
+    tensors |= arrays
+    manifest = {
+        "name": model.config.name,
+        "model": {
+            "class": type(model).__name__,
+            "parameters": sum(a.size for a in named_arrays(model.denoiser.backbone).values()),
+            "ema": ema,
+            "training": training,
+            "config": json.loads(to_json(model.config)),
+        },
+        "producer": {
+            "diffusion_eqx": importlib.metadata.version("diffusion-eqx"),
+            "jax": jax.__version__,
+            "jaxlib": importlib.metadata.version("jaxlib"),
+            "stablehlo": STABLEHLO_VERSION,
+        },
+        "sample": {"sampler": sampler, "shape": list(image_shape), "range": [-1.0, 1.0]},
+        "parameters": parameters,
+        "labels": labels,
+        "state": [_any_batch(argument) for argument in programs.state(1)],
+        "programs": entries,
+        "reference": {**reference, "parameters": defaults},
+        "tensors": {name: _sha256(tensor.tobytes()) for name, tensor in tensors.items()},
+    }
+    text = json.dumps(manifest, separators=(",", ":"), allow_nan=False)
+    metadata = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "manifest": text,
+        "manifest_sha256": _sha256(text.encode()),
+    }
+    write_container(path, tensors, metadata)
+
+
+def _check(platforms: Sequence[str], batch_sizes: Sequence[int]) -> None:
+    unknown = sorted(set(platforms) - set(PLATFORMS))
+    if unknown or not platforms:
+        raise ValueError(f"platforms must be some of {', '.join(PLATFORMS)}; got {list(platforms)}")
+    if not batch_sizes or min(batch_sizes) < 1:
+        raise ValueError(f"batch_sizes must be positive numbers; got {list(batch_sizes)}")
+
+
+def _parameters(
+    *,
+    total_steps: int,
+    steps: int,
+    guidance_scale: float | None,
+    eta: float | None,
+    temperature: float,
+) -> dict[str, dict[str, Any]]:
+    """What may be chosen at run time (FORMAT.md, 3.3); None leaves a parameter out."""
+    ranges = {
+        "steps": ("I32", steps, 1, total_steps, "denoising steps"),
+        "guidance_scale": (
+            "F32",
+            guidance_scale,
+            0.0,
+            100.0,
+            "strength of classifier-free guidance; 1 is the plain conditional prediction",
+        ),
+        "eta": ("F32", eta, 0.0, 1.0, "share of fresh noise in each step; 0 is deterministic"),
+        "temperature": ("F32", temperature, 0.0, 10.0, "scale of the fresh noise"),
+    }
+    described = {}
+    for name, (dtype, default, low, high, about) in ranges.items():
+        if default is None:
+            continue
+        if not low <= default <= high:
+            raise ValueError(f"{name} must be between {low} and {high}; got {default}")
+        described[name] = {
+            "dtype": dtype,
+            "default": default,
+            "min": low,
+            "max": high,
+            "about": about,
+        }
+    return described
+
+
+def _labels(num_classes: int | None, training: dict[str, Any]) -> dict[str, Any] | None:
+    if num_classes is None:
+        return None
+    names = training.get("class_names") or [str(label) for label in range(num_classes)]
+    return {"count": num_classes, "null": num_classes, "names": list(names)}
+
+
+def _add_program(
+    tensors: dict[str, np.ndarray], name: str, program: Program
+) -> dict[str, Any]:
+    """Store a program, once if another has the same bytes, and describe it for the manifest."""
+    bytecode = np.frombuffer(program.lowered.bytecode, np.uint8)
+    twins = (other for other, t in tensors.items() if t.dtype == np.uint8 and np.array_equal(t, bytecode))
+    tensor = next(twins, f"programs/{name}")
+    tensors[tensor] = bytecode
+    return {
+        "tensor": tensor,
+        "inputs": [{**a.manifest(), "donated": a.donated} for a in program.inputs],
+        "outputs": [a.manifest() for a in program.outputs],
+    }
+
+
+def _reference(
+    sampler: AbstractSampler, shape: tuple[int, ...], labels: dict[str, Any] | None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A few images as Python draws them, for `verify` to compare with (FORMAT.md, 3.6)."""
+    key = jax.random.key(_REFERENCE_SEED)
+    chosen = None if labels is None else [i % labels["count"] for i in (3, 5)]
+    cond = None if chosen is None else jnp.asarray(chosen, jnp.int32)
+    cpu = jax.local_devices(backend="cpu")[0]
+    with jax.default_device(cpu):
+        noise = sampler.init(shape, _REFERENCE_STEPS, key=key, count=_REFERENCE_COUNT).x
+        image = sample(
+            sampler, shape, count=_REFERENCE_COUNT, steps=_REFERENCE_STEPS, key=key, cond=cond
+        )
+    reference = {
+        "seed": _REFERENCE_SEED,
+        "steps": _REFERENCE_STEPS,
+        "labels": chosen,
+        "count": _REFERENCE_COUNT,
+        "tolerance": {
+            "cpu": {"noise": 0.0, "image": 5e-5},
+            "other": {"noise": 1e-5, "image": 1e-2},
+        },
+    }
+    return reference, {"reference/noise": np.asarray(noise), "reference/image": np.asarray(image)}
+
+
+def _any_batch(argument: Argument) -> dict[str, Any]:
+    return {
+        "name": argument.name,
+        "dtype": dtype_name(np.dtype(argument.spec.dtype)),
+        "shape": [-1, *argument.spec.shape[1:]],
+    }
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
