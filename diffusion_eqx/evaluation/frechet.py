@@ -1,7 +1,6 @@
 """The Fréchet distance between two sets of features, each taken for a Gaussian."""
 
 import numpy as np
-import scipy.linalg
 
 
 def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
@@ -21,7 +20,8 @@ def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
     difference = features.mean(0) - reference.mean(0)
     first, second = np.cov(features, rowvar=False), np.cov(reference, rowvar=False)
     # The eigenvalues of C1·C2 are those of the symmetric C1^½·C2·C1^½: real and not negative.
-    root = scipy.linalg.sqrtm(first).real
+    values, vectors = np.linalg.eigh(first)
+    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
     eigenvalues = np.linalg.eigvalsh(root @ second @ root)
     cross = np.sqrt(np.maximum(eigenvalues, 0.0)).sum()
     return float(difference @ difference + np.trace(first) + np.trace(second) - 2.0 * cross)

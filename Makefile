@@ -1,0 +1,112 @@
+# Every target works alone on a fresh machine, and repeats nothing that is done.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+DEBIAN := $(abspath $(VENV))/debian
+
+# The first Python that is new enough; another one: make PYTHON=/path/to/python3.13
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+# Exact versions: one set for Python 3.11 (jax 0.10), one for newer ones.
+CONSTRAINTS = .setup/constraints-$(shell $(PYTHON) -c \
+	'import sys; print("py311" if sys.version_info < (3, 12) else "py312")').txt
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c $(CONSTRAINTS)
+
+# file that shows the package is there = package
+BUILD_PACKAGES := usr/include/CLI/CLI.hpp=libcli11-dev usr/include/nlohmann/json.hpp=nlohmann-json3-dev \
+	usr/include/png.h=libpng-dev usr/include/zlib.h=zlib1g-dev usr/include/sha2.h=libmd-dev
+DATA_PACKAGES  := usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz=dataset-fashion-mnist
+TEST_PACKAGES  := usr/include/gtest/gtest.h=libgtest-dev
+
+CPP_SOURCES = $(shell find cpp_runner -not -path '*/build/*' \( -name '*.cc' -o -name '*.h' \
+	-o -name 'CMake*' \) 2>/dev/null)
+PATH_WITH_TOOLS = PATH="$(abspath $(BIN)):$$PATH"
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-python test-native lint format tidy native bench lock clean distclean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
+
+demo: $(STAMPS)/runtime $(STAMPS)/data $(BIN)/diffusion-sampler ## train on real images, export, sample natively, show it
+	$(BIN)/python examples/demo.py --out demo
+
+test: lint test-native test-python ## run all checks and tests
+
+test-python: $(STAMPS)/dev $(STAMPS)/data $(BIN)/diffusion-sampler $(STAMPS)/asan ## run the Python tests
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+test-native: $(STAMPS)/asan ## run the native program's own tests, under sanitizers
+	cd cpp_runner && $(PATH_WITH_TOOLS) ctest --preset asan
+
+lint: $(STAMPS)/dev ## check style, types and formatting
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/clang-format --dry-run -Werror $(filter %.cc %.h,$(CPP_SOURCES))
+
+format: $(STAMPS)/dev ## rewrite the sources in the project's style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(filter %.cc %.h,$(CPP_SOURCES))
+
+tidy: $(STAMPS)/dev $(BIN)/diffusion-sampler ## clang-tidy over the native program
+	$(BIN)/clang-tidy --quiet -p cpp_runner/build/release $(wildcard cpp_runner/src/*.cc)
+
+native: $(BIN)/diffusion-sampler ## build the native program into .venv/bin
+
+bench: $(STAMPS)/dev $(BIN)/diffusion-sampler ## time sampling in Python and natively
+	$(BIN)/python benchmarks/sampling.py
+
+lock: $(STAMPS)/dev ## rewrite the exact versions from what is installed now
+	{ echo '# Exact versions of all that `make demo` and `make test` install; rewritten by `make lock`.'; \
+	$(BIN)/python -m pip freeze --exclude-editable --all | sed -E 's/\+cpu$$//' \
+	| grep -vE '^(pip|setuptools|wheel)==|@' ; } > $(CONSTRAINTS)
+
+clean: ## delete what was built
+	rm -rf cpp_runner/build demo
+
+distclean: clean ## delete the environment too
+	rm -rf $(VENV)
+
+$(STAMPS)/venv:
+	@test -n "$(PYTHON)" || { echo "setup: Python 3.11 or newer is needed; give it as make PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "setup: $(PYTHON) cannot make virtual \
+	environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/runtime: $(STAMPS)/venv pyproject.toml $(wildcard .setup/constraints-*.txt)
+	$(PIP) -e '.[native]'
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/runtime
+	$(PIP) -e '.[native,dev,peers]'
+	@touch $@
+
+$(STAMPS)/data: $(STAMPS)/venv
+	.setup/debian.sh $(DEBIAN) $(DATA_PACKAGES)
+	@touch $@
+
+$(STAMPS)/build-packages: $(STAMPS)/venv
+	.setup/debian.sh $(DEBIAN) $(BUILD_PACKAGES)
+	@touch $@
+
+$(STAMPS)/test-packages: $(STAMPS)/venv
+	.setup/debian.sh $(DEBIAN) $(TEST_PACKAGES)
+	@touch $@
+
+$(BIN)/diffusion-sampler: $(STAMPS)/runtime $(STAMPS)/build-packages $(CPP_SOURCES)
+	cd cpp_runner && export $(PATH_WITH_TOOLS) && \
+	cmake --preset release -DDIFFUSION_SAMPLER_VENV=$(abspath $(VENV)) -DCMAKE_PREFIX_PATH=$(DEBIAN)/usr --log-level=WARNING && \
+	cmake --build --preset release && \
+	cmake --install build/release --prefix $(abspath $(VENV)) --strip >/dev/null
+	@touch $@
+
+$(STAMPS)/asan: $(STAMPS)/runtime $(STAMPS)/build-packages $(STAMPS)/test-packages $(CPP_SOURCES)
+	cd cpp_runner && export $(PATH_WITH_TOOLS) && \
+	cmake --preset asan -DDIFFUSION_SAMPLER_VENV=$(abspath $(VENV)) -DCMAKE_PREFIX_PATH=$(DEBIAN)/usr --log-level=WARNING && \
+	cmake --build --preset asan
+	@touch $@
