@@ -162,7 +162,7 @@ std::vector<Buffer> Executable::Run(const std::vector<PJRT_Buffer*>& inputs, siz
 }
 
 Client::Client(Api api, const ClientOptions& options) : api_(std::make_unique<Api>(std::move(api))) {
-  // CPU plugins know none of the GPU's options and would refuse them.
+  // A plugin refuses options that it does not know, so each kind gets its own.
   std::vector<PJRT_NamedValue> values;
   const std::string name = api_->path().filename().string();
   if (name.find("cuda") != std::string::npos || name.find("rocm") != std::string::npos) {
@@ -174,6 +174,12 @@ Client::Client(Api api, const ClientOptions& options) : api_(std::make_unique<Ap
       fraction.float_value = static_cast<float>(options.memory_fraction);
       values.push_back(fraction);
     }
+  }
+  if (name.find("cpu") != std::string::npos) {
+    // One device that uses all cores, rather than one for each core.
+    PJRT_NamedValue count = Named("cpu_device_count", PJRT_NamedValue_kInt64);
+    count.int64_value = 1;
+    values.push_back(count);
   }
   auto create = MakeArgs<PJRT_Client_Create_Args>(PJRT_Client_Create_Args_STRUCT_SIZE);
   create.create_options = values.data();

@@ -42,7 +42,8 @@ class ClassEmbedding(eqx.Module):
     table: Float[Array, "classes_and_null dim"]
 
     def __init__(self, num_classes: int, dim: int, *, key: PRNGKey):
-        self.table = 0.02 * jax.random.normal(key, (num_classes + 1, dim))
+        # As large as it may be: small vectors are learnt late, and short runs would ignore their labels.
+        self.table = jax.random.normal(key, (num_classes + 1, dim))
 
     def __call__(self, labels: Labels | None, batch: int) -> Float[Array, "batch dim"]:
         """Vectors of `labels`, shape (batch,); None means "no class" for all of the batch."""
