@@ -6,7 +6,7 @@ oracles against which samplers are tested.
 """
 
 from abc import abstractmethod
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -31,6 +31,7 @@ class Prediction(NamedTuple):
         return Prediction(x0, (x_t - alpha * x0) / sigma)
 
 
+@runtime_checkable
 class Backbone(Protocol):
     """Any network of this call is a backbone; no base class is asked for."""
 

@@ -1,0 +1,57 @@
+"""Shared fixtures. Every array that crosses a function of the library is checked while tests run."""
+
+import os
+
+os.environ.setdefault("EQX_ON_ERROR", "off")
+
+from jaxtyping import install_import_hook
+
+# Must come before the first import of the library.
+_hook = install_import_hook(
+    [
+        f"diffusion_eqx.{room}"
+        for room in (
+            "denoiser",
+            "editing",
+            "evaluation",
+            "guidance",
+            "losses",
+            "models",
+            "nn",
+            "parameterization",
+            "samplers",
+            "schedules",
+        )
+    ],
+    "beartype.beartype",
+)
+_hook.__enter__()
+
+import itertools
+
+import jax
+import pytest
+
+from diffusion_eqx.config import DDIMConfig, NoiseScheduleConfig, UNetBackboneConfig
+
+
+@pytest.fixture
+def getkey():
+    """A source of fresh random keys, the same in each run."""
+    numbers = itertools.count()
+    return lambda: jax.random.fold_in(jax.random.key(1234), next(numbers))
+
+
+@pytest.fixture
+def small_config():
+    """A class-conditional model of 8x8 images that compiles in seconds."""
+    return DDIMConfig(
+        name="small",
+        backbone=UNetBackboneConfig(
+            hidden_dims=(8, 16), attention_resolutions=(4,), time_embedding_dim=16, num_classes=10
+        ),
+        noise_schedule=NoiseScheduleConfig(schedule_type="cosine"),
+        input_shape=(8, 8, 1),
+        prediction_type="v_prediction",
+        num_inference_steps=10,
+    )
