@@ -1,4 +1,3 @@
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +7,7 @@ from diffusion_eqx.denoiser import Denoiser, GaussianDenoiser, GaussianMixtureDe
 from diffusion_eqx.guidance import ClassifierFreeGuidance, ClipDenoised
 from diffusion_eqx.parameterization import Epsilon, Sample, VPrediction
 from diffusion_eqx.schedules import DiscreteSchedule, cosine_betas, like, linear_betas
+from tests.oracle_network import OracleNetwork
 
 SCHEDULE = DiscreteSchedule(linear_betas(1000, 1e-4, 0.02))
 MIXTURE = GaussianMixtureDenoiser(
@@ -18,30 +18,16 @@ MIXTURE = GaussianMixtureDenoiser(
 )
 
 
-class Wanted(eqx.Module):
-    """A "network" that returns what each parameterization should predict for an exact oracle."""
-
-    parameterization: str = eqx.field(static=True)
-    oracle: GaussianDenoiser
-
-    def __call__(self, x, c_noise, cond, *, key):
-        t = self.oracle.schedule.time(c_noise.astype(jnp.int32))
-        x0, eps = self.oracle(x, t)
-        alpha = like(self.oracle.schedule.alpha(t), x)
-        sigma = like(self.oracle.schedule.sigma(t), x)
-        return {"epsilon": eps, "sample": x0, "v": alpha * eps - sigma * x0}[self.parameterization]
-
-
 @pytest.mark.parametrize("timestep", [0, 10, 500, 900])
 @pytest.mark.parametrize(
     ("name", "parameterization"),
-    [("epsilon", Epsilon()), ("sample", Sample()), ("v", VPrediction())],
+    [("epsilon", Epsilon()), ("sample", Sample()), ("v_prediction", VPrediction())],
 )
 def test_parameterizations_agree(name, parameterization, timestep, getkey):
     oracle = GaussianDenoiser(jnp.array([0.3, -0.2]), jnp.array([0.5, 0.1]), SCHEDULE)
     x_t = jax.random.normal(getkey(), (16, 2))
     t = SCHEDULE.time(jnp.asarray(timestep))
-    found = Denoiser(Wanted(name, oracle), SCHEDULE, parameterization)(x_t, t)
+    found = Denoiser(OracleNetwork(name, oracle), SCHEDULE, parameterization)(x_t, t)
     expected = oracle(x_t, t)
     np.testing.assert_allclose(found.x0, expected.x0, atol=2e-4)
     np.testing.assert_allclose(found.eps, expected.eps, atol=2e-4)

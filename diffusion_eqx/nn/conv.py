@@ -39,7 +39,9 @@ class Conv(eqx.Module):
         self.bias = jnp.zeros(out_channels)
         self.stride = stride
 
-    def __call__(self, x: Images) -> Images:
+    def __call__(
+        self, x: Float[Array, "batch height width in_channels"]
+    ) -> Float[Array, "batch out_height out_width out_channels"]:
         """(B, H, W, in) to (B, ceil(H/stride), ceil(W/stride), out)."""
         kernel_size = self.weight.shape[0]
         if kernel_size == 1 and self.stride == 1:
@@ -55,7 +57,9 @@ class Conv(eqx.Module):
         return y + self.bias
 
 
-def upsample_to(x: Images, height: int, width: int) -> Images:
+def upsample_to(
+    x: Images, height: int, width: int
+) -> Float[Array, "batch {height} {width} channels"]:
     """Double the size by repeating pixels, then cut to (height, width).
 
     A level of odd size 7 becomes 4 on the way down; on the way up its 8 is cut to 7 again, so images

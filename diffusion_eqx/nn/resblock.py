@@ -60,8 +60,12 @@ class ResBlock(eqx.Module):
         )
 
     def __call__(
-        self, x: Images, embedding: Float[Array, "batch dim"], *, key: PRNGKey | None = None
-    ) -> Images:
+        self,
+        x: Float[Array, "batch height width in_channels"],
+        embedding: Float[Array, "batch dim"],
+        *,
+        key: PRNGKey | None = None,
+    ) -> Float[Array, "batch height width out_channels"]:
         """(B, H, W, in) to (B, H, W, out). `embedding` has already passed its nonlinearity.
 
         **Raises:** `RuntimeError` if dropout is active and there is no `key`.

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Images, Labels, PRNGKey
+from diffusion_eqx._typing import Labels, PRNGKey
 from diffusion_eqx.nn.attention import SpatialSelfAttention
 from diffusion_eqx.nn.conv import Conv, upsample_to
 from diffusion_eqx.nn.embedding import ClassEmbedding, TimeEmbedding
@@ -22,7 +22,7 @@ class _Block(eqx.Module):
     res: ResBlock
     attention: SpatialSelfAttention | None
 
-    def __call__(self, x: Images, embedding, *, key: PRNGKey | None) -> Images:
+    def __call__(self, x, embedding, *, key: PRNGKey | None):
         x = self.res(x, embedding, key=key)
         return x if self.attention is None else self.attention(x)
 
@@ -132,12 +132,12 @@ class UNet(eqx.Module):
 
     def __call__(
         self,
-        x: Images,
+        x: Float[Array, "batch height width in_channels"],
         c_noise: Float[Array, " batch"],
         cond: Labels | None = None,
         *,
         key: PRNGKey | None = None,
-    ) -> Images:
+    ) -> Float[Array, "batch height width out_channels"]:
         """(B, H, W, in_channels) to (B, H, W, out_channels); `key` is needed for dropout only.
 
         **Raises:** `ValueError` if labels are given to a network without classes.
