@@ -1,0 +1,42 @@
+import jax
+import numpy as np
+import pytest
+
+from diffusion_eqx.data import ImageDataset, digits
+from diffusion_eqx.evaluation import accuracy, frechet_distance, judge, train_classifier
+
+
+def test_frechet_distance_of_gaussians_is_its_closed_form():
+    rng = np.random.default_rng(0)
+    mean, scale = np.array([1.0, -2.0, 0.5]), np.array([1.0, 2.0, 0.5])
+    x = rng.standard_normal((200_000, 3))
+    y = mean + scale * rng.standard_normal((200_000, 3))
+    expected = np.sum(mean**2) + np.sum((scale - 1.0) ** 2)
+    assert frechet_distance(x, y) == pytest.approx(expected, rel=0.01)
+    assert frechet_distance(x, x) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_frechet_distance_survives_dead_features():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.standard_normal((100, 2)), np.zeros((100, 1))], axis=1)
+    assert frechet_distance(x, x) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_frechet_distance_refuses_unequal_widths():
+    with pytest.raises(ValueError, match="one width"):
+        frechet_distance(np.zeros((5, 2)), np.zeros((5, 3)))
+
+
+def test_classifier_learns_digits_and_judges_unseen_ones(getkey):
+    data = digits()
+    train = ImageDataset(data.images[:1500], data.labels[:1500])
+    classifier = train_classifier(train, epochs=15, batch_size=100, key=getkey())
+    assert accuracy(classifier, data.images[1500:], data.labels[1500:]) > 0.9
+    features, classes = judge(classifier, data.images[:7], batch_size=3)
+    assert features.shape == (7, 64)
+    assert classes.shape == (7,)
+
+
+def test_classifier_needs_labels():
+    with pytest.raises(ValueError, match="needs labels"):
+        train_classifier(ImageDataset(digits().images), key=jax.random.key(0))
