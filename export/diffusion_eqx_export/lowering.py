@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.export
 from jaxlib.mlir import ir, passmanager
-from jaxlib.mlir.dialects import stablehlo
+from jaxlib.mlir.dialects import sdy, stablehlo
 
 # Old enough for plugins a year or two behind; see FORMAT.md, section 2.
 STABLEHLO_VERSION = "1.0.0"
@@ -52,6 +52,7 @@ def lower(
 
 def _portable(bytecode: bytes) -> bytes:
     context = ir.Context()
+    sdy.register_dialect(context)  # jax marks some calls with its annotations of sharding
     module = stablehlo.deserialize_portable_artifact(context, bytecode)
     calls = sorted(set(re.findall(r"stablehlo\.custom_call @(\w+)", str(module))))
     if calls:

@@ -1,0 +1,90 @@
+#include "options.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "toy_artifact.h"
+
+namespace diffusion_sampler {
+namespace {
+
+using testing::ErrorOf;
+
+Options Parse(std::vector<const char*> arguments) {
+  arguments.insert(arguments.begin(), "diffusion-sampler");
+  return ParseOptions(static_cast<int>(arguments.size()), arguments.data()).value();
+}
+
+Manifest ToyManifest() {
+  testing::ToyArtifact toy;
+  toy.manifest["tensors"] = nlohmann::json::object();
+  return ParseManifest(toy.manifest.dump());
+}
+
+TEST(Options, SampleTakesAllThatItPromises) {
+  const Options options = Parse({"sample", "a", "-o", "x.png", "-n", "12", "--seed", "4294967295",
+                                 "--label", "cat,1", "--label", "none", "--steps", "3", "--eta",
+                                 "0.5", "--set", "blur=2.5", "--grid", "4", "--no-cache"});
+  EXPECT_EQ(options.command, Command::kSample);
+  EXPECT_EQ(options.count, 12);
+  EXPECT_EQ(options.seed, 4294967295U);
+  EXPECT_EQ(options.labels, (std::vector<std::string>{"cat", "1", "none"}));
+  EXPECT_EQ(options.parameters.at("blur"), 2.5);
+  EXPECT_EQ(options.parameters.count("temperature"), 0U);
+  EXPECT_EQ(options.columns, 4);
+  EXPECT_FALSE(options.cache);
+}
+
+TEST(Options, GridNeedsNoNumber) {
+  const Options options = Parse({"sample", "a", "-o", "x.png", "--grid"});
+  ASSERT_TRUE(options.columns.has_value());
+  EXPECT_EQ(*options.columns, 0);
+  EXPECT_FALSE(Parse({"sample", "a", "-o", "x.png"}).columns.has_value());
+}
+
+TEST(Options, RefusesWrongUsage) {
+  const std::vector<std::vector<const char*>> wrong = {
+      {},
+      {"paint"},
+      {"sample", "a"},
+      {"sample", "-o", "x.png"},
+      {"sample", "a", "-o", "x.png", "--seed", "4294967296"},
+      {"sample", "a", "-o", "x.png", "--seed", "-1"},
+      {"sample", "a", "-o", "x.png", "-n", "0"},
+      {"sample", "a", "-o", "x.png", "--set", "eta"},
+      {"sample", "a", "-o", "x.png", "--set", "eta=x"},
+      {"sample", "a", "-o", "x.png", "--steps", "many"},
+      {"info", "a", "b"},
+  };
+  for (const auto& arguments : wrong) {
+    EXPECT_EQ(ErrorOf([&] { Parse(arguments); }).substr(0, 2), "2:") << arguments.size();
+  }
+}
+
+TEST(Options, ParametersAreCheckedAgainstTheArtifact) {
+  const Manifest manifest = ToyManifest();
+  const auto values = ResolveParameters(manifest, {{"eta", 0.5}});
+  EXPECT_EQ(values.at("eta"), 0.5);
+  EXPECT_EQ(values.at("steps"), 5.0);
+  for (const std::map<std::string, double>& wrong :
+       {std::map<std::string, double>{{"eta", 1.5}}, {{"eta", NAN}}, {{"steps", 0}},
+        {{"steps", 2.5}}, {{"blur", 1}}}) {
+    EXPECT_EQ(ErrorOf([&] { ResolveParameters(manifest, wrong); }).substr(0, 2), "2:");
+  }
+}
+
+TEST(Options, LabelsAreNumbersNamesAllOrNone) {
+  const Manifest manifest = ToyManifest();
+  using Ints = std::vector<int32_t>;
+  EXPECT_EQ(ResolveLabels(manifest, {}, 3), (Ints{0, 1, 0}));
+  EXPECT_EQ(ResolveLabels(manifest, {"dog"}, 2), (Ints{1, 1}));
+  EXPECT_EQ(ResolveLabels(manifest, {"0", "none"}, 3), (Ints{0, 2, 0}));
+  EXPECT_EQ(ResolveLabels(manifest, {"all"}, 2), (Ints{0, 1}));
+  for (const char* wrong : {"2", "-1", "bird", "", "1x"}) {
+    EXPECT_EQ(ErrorOf([&] { ResolveLabels(manifest, {wrong}, 1); }).substr(0, 2), "2:") << wrong;
+  }
+}
+
+}  // namespace
+}  // namespace diffusion_sampler

@@ -1,0 +1,43 @@
+"""A small artifact, made once for all tests that need one."""
+
+import functools
+import tempfile
+from pathlib import Path
+
+import equinox as eqx
+import jax
+
+from diffusion_eqx.config import DDIMConfig, NoiseScheduleConfig, UNetBackboneConfig
+from diffusion_eqx.models import DDIMModel, SavedModel
+from diffusion_eqx_export import export_sampler
+from tests.perturbed import perturbed
+
+
+@functools.cache
+def small_saved_model(num_classes: int | None = 4) -> SavedModel:
+    """A model of 8x6 images; its weights are random, but not at their start."""
+    config = DDIMConfig(
+        name="small",
+        backbone=UNetBackboneConfig(
+            hidden_dims=(8, 16),
+            attention_resolutions=(4,),
+            time_embedding_dim=16,
+            num_classes=num_classes,
+        ),
+        noise_schedule=NoiseScheduleConfig(schedule_type="cosine"),
+        input_shape=(8, 6, 1),
+        prediction_type="v_prediction",
+    )
+    model = DDIMModel(config, key=jax.random.key(0))
+    noisy = perturbed(model.denoiser.backbone, key=jax.random.key(1), scale=0.05)
+    return SavedModel(eqx.tree_at(lambda m: m.denoiser.backbone, model, noisy), True, {"steps": 1})
+
+
+@functools.cache
+def small_artifact(sampler: str = "ddim", num_classes: int | None = 4) -> Path:
+    """An artifact with programs for 1 and 4 images."""
+    path = Path(tempfile.mkdtemp(prefix="artifact-")) / "sampler.safetensors"
+    export_sampler(
+        small_saved_model(num_classes), path, sampler=sampler, batch_sizes=(1, 4), steps=10
+    )
+    return path
