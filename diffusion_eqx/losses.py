@@ -112,6 +112,8 @@ def drop_cond(key: PRNGKey, cond: Cond, null_cond: Cond, probability: float) -> 
     drop = jax.random.bernoulli(key, probability, (batch,))
 
     def replace(c: Array, null: Array) -> Array:
-        return jnp.where(drop.reshape((batch,) + (1,) * (c.ndim - 1)), jnp.asarray(null, c.dtype), c)
+        return jnp.where(
+            drop.reshape((batch,) + (1,) * (c.ndim - 1)), jnp.asarray(null, c.dtype), c
+        )
 
     return jax.tree.map(replace, cond, null_cond)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,18 +80,25 @@ def main() -> None:
     native = options.out / "native.png"
     seconds["80 images natively"] = timed(
         lambda: program(
-            "diffusion-sampler", "sample", artifact, "-o", native, "-n", 80, "--grid", CLASSES, *common
+            "diffusion-sampler",
+            "sample",
+            artifact,
+            "-o",
+            native,
+            "-n",
+            80,
+            "--grid",
+            CLASSES,
+            *common,
         )
     )
     strip = options.out / "strip.png"
-    program(
-        "diffusion-sampler", "sample", artifact, "-o", strip, "-n", 8, "--strip", 5, *common
-    )
+    program("diffusion-sampler", "sample", artifact, "-o", strip, "-n", 8, "--strip", 5, *common)
     images = sample_natively(artifact, options.out, options.samples, common)
 
     console.rule("5. judging")
     console.print("an independent classifier learns from the real training images …")
-    results = evaluate(options, images)
+    results: dict[str, Any] = {**evaluate(options, images)}
     compared = min(80, len(images))
     difference = float(np.abs(images[:compared] - drawn[0][:compared]).max())
     results["largest difference between Python's and native images"] = difference

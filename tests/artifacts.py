@@ -6,10 +6,10 @@ from pathlib import Path
 
 import equinox as eqx
 import jax
+from diffusion_eqx_export import export_sampler
 
 from diffusion_eqx.config import DDIMConfig, NoiseScheduleConfig, UNetBackboneConfig
 from diffusion_eqx.models import DDIMModel, SavedModel
-from diffusion_eqx_export import export_sampler
 from tests.perturbed import perturbed
 
 

@@ -67,8 +67,5 @@ def test_wrong_values_say_field_value_and_remedy(kind, wrong, names):
 
 
 def test_configurations_do_not_import_jax():
-    code = (
-        "import sys; import diffusion_eqx.config; "
-        "sys.exit('jax' in sys.modules)"
-    )
+    code = "import sys; import diffusion_eqx.config; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

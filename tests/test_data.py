@@ -25,7 +25,7 @@ def test_fashion_mnist_is_whole():
 
 
 def test_missing_files_say_what_to_install(tmp_path):
-    with pytest.raises(FileNotFoundError, match="ubyte.gz"):
+    with pytest.raises(FileNotFoundError, match=r"ubyte\.gz"):
         fashion_mnist("test", tmp_path)
     for name in ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"):
         (tmp_path / name).write_bytes(gzip.compress(bytes(16 + 784 if "images" in name else 8 + 1)))

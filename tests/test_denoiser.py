@@ -60,9 +60,7 @@ def test_mixture_is_the_score_of_its_own_density(getkey):
 
 def test_mixture_of_one_is_the_gaussian(getkey):
     gaussian = GaussianDenoiser(jnp.array([0.3, -0.1]), jnp.array([0.2, 0.2]), SCHEDULE)
-    mixture = GaussianMixtureDenoiser(
-        jnp.ones(1), gaussian.mean[None], gaussian.std[:1], SCHEDULE
-    )
+    mixture = GaussianMixtureDenoiser(jnp.ones(1), gaussian.mean[None], gaussian.std[:1], SCHEDULE)
     x, t = jax.random.normal(getkey(), (8, 2)), jnp.asarray(0.3)
     np.testing.assert_allclose(mixture(x, t).x0, gaussian(x, t).x0, atol=1e-6)
 

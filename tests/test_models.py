@@ -186,8 +186,10 @@ def test_losses_are_differentiable(loss_type, small_config, getkey):
 
 @pytest.mark.parametrize("kind", [DDIMModel, DDPMModel])
 def test_a_saved_model_is_the_same_model(kind, small_config, tmp_path, getkey):
-    config = small_config if kind is DDIMModel else DDPMConfig(
-        backbone=small_config.backbone, input_shape=(8, 8, 1)
+    config = (
+        small_config
+        if kind is DDIMModel
+        else DDPMConfig(backbone=small_config.backbone, input_shape=(8, 8, 1))
     )
     model = make(kind, config, getkey())
     path = tmp_path / "deep" / "model.safetensors"

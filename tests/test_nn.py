@@ -78,7 +78,11 @@ def test_unet_depends_on_all_its_inputs(activation, getkey):
     unet = perturbed(
         small_unet(getkey(), activation=activation, attention_resolutions=(10,)), key=getkey()
     )
-    x, t, label = jax.random.normal(getkey(), (2, 7, 10, 1)), jnp.array([3.0, 3.0]), jnp.array([1, 1])
+    x, t, label = (
+        jax.random.normal(getkey(), (2, 7, 10, 1)),
+        jnp.array([3.0, 3.0]),
+        jnp.array([1, 1]),
+    )
     base = unet(x, t, label)
     for other in (unet(x + 0.1, t, label), unet(x, t + 100, label), unet(x, t, label + 1)):
         assert float(jnp.abs(other - base).max()) > 1e-4
@@ -124,7 +128,13 @@ def test_unet_is_differentiable_jittable_and_vmappable(getkey):
 
 @pytest.mark.parametrize(
     ("resolutions", "size", "levels"),
-    [((16, 8), 28, (1, 2)), ((14,), 28, (1,)), ((16, 8), 32, (1, 2)), ((), 32, ()), ((32,), 28, (0,))],
+    [
+        ((16, 8), 28, (1, 2)),
+        ((14,), 28, (1,)),
+        ((16, 8), 32, (1, 2)),
+        ((), 32, ()),
+        ((32,), 28, (0,)),
+    ],
 )
 def test_attention_resolutions_pick_levels(resolutions, size, levels):
     config = UNetBackboneConfig(hidden_dims=(8, 16, 32), attention_resolutions=resolutions)

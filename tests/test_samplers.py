@@ -177,7 +177,9 @@ def test_an_image_does_not_depend_on_its_batch(getkey):
     np.testing.assert_allclose(whole, jnp.concatenate(parts), atol=1e-5)
 
 
-@pytest.mark.parametrize(("steps", "every", "snapshots"), [(10, 1, 11), (10, 4, 4), (12, 4, 4), (5, 5, 2)])
+@pytest.mark.parametrize(
+    ("steps", "every", "snapshots"), [(10, 1, 11), (10, 4, 4), (12, 4, 4), (5, 5, 2)]
+)
 def test_trajectory_ends_with_the_sample(steps, every, snapshots, getkey):
     key = getkey()
     sampler = DDIMSampler(MIXTURE, eta=0.5)

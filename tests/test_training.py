@@ -90,7 +90,7 @@ def recipe_and_model(small_config, **changes):
 
 
 def test_a_step_lowers_the_loss_and_moves_the_average(small_config, getkey):
-    training, model, recipe = recipe_and_model(small_config, learning_rate=1e-2)
+    _, model, recipe = recipe_and_model(small_config, learning_rate=1e-2)
     state = recipe.init(model.denoiser.backbone, key=getkey())
     images, labels = jnp.asarray(digits().images[:16]), jnp.asarray(digits().labels[:16])
     losses = []
@@ -104,7 +104,7 @@ def test_a_step_lowers_the_loss_and_moves_the_average(small_config, getkey):
 
 
 def test_the_average_follows_its_recursion(small_config, getkey):
-    training, model, recipe = recipe_and_model(
+    _, model, recipe = recipe_and_model(
         small_config, ema_decay=0.9, ema_update_every=2, learning_rate=1e-2
     )
     state = recipe.init(model.denoiser.backbone, key=getkey())
@@ -122,7 +122,7 @@ def test_the_average_follows_its_recursion(small_config, getkey):
 
 
 def test_gradients_are_clipped(small_config, getkey):
-    training, model, recipe = recipe_and_model(small_config, max_grad_norm=1e-3)
+    _, model, recipe = recipe_and_model(small_config, max_grad_norm=1e-3)
     params = eqx.filter(model.denoiser.backbone, eqx.is_inexact_array)
     huge = jax.tree.map(lambda a: 1e6 * jnp.ones_like(a), params)
     import optax
@@ -144,15 +144,13 @@ def test_label_dropout_drops_whole_labels_at_its_rate(getkey):
 
 def test_divergence_is_reported(small_config):
     training, model, recipe = recipe_and_model(small_config)
-    broken = eqx.tree_at(
-        lambda b: b.conv_in.bias, model.denoiser.backbone, jnp.full((8,), jnp.nan)
-    )
+    broken = eqx.tree_at(lambda b: b.conv_in.bias, model.denoiser.backbone, jnp.full((8,), jnp.nan))
     with pytest.raises(TrainingDiverged, match="learning_rate"):
         fit(broken, digits(), recipe, training)
 
 
 def test_resuming_nothing_or_another_run_is_refused(small_config, tmp_path, getkey):
-    training, model, recipe = recipe_and_model(small_config)
+    _, model, recipe = recipe_and_model(small_config)
     state = recipe.init(model.denoiser.backbone, key=getkey())
     with Checkpoints(tmp_path, run={"steps": 20}) as checkpoints:
         with pytest.raises(ResumeError, match="no complete checkpoint"):

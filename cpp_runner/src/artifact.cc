@@ -48,7 +48,8 @@ void CheckReference(const Container& container, const Manifest& manifest) {
   noise[0] = manifest.reference.count;
   const auto [height, width, channels] = manifest.shape;
   const std::vector<int64_t> image = {manifest.reference.count, height, width, channels};
-  for (const auto& [name, shape] : {std::pair("reference/noise", noise), {"reference/image", image}}) {
+  for (const auto& [name, shape] :
+       {std::pair("reference/noise", noise), {"reference/image", image}}) {
     const Tensor& tensor = Find(container, name);
     if (tensor.dtype.name != "F32" || tensor.shape != shape) {
       Fail(std::string("the tensor '") + name + "' must be F32 " + ShapeText(shape));
@@ -60,9 +61,11 @@ void CheckDigests(const Container& container, const Manifest& manifest) {
   for (const auto& [name, digest] : manifest.digests) Find(container, name);
   for (const auto& [name, tensor] : container.tensors) {
     const auto found = manifest.digests.find(name);
-    if (found == manifest.digests.end()) Fail("the manifest has no digest of the tensor '" + name + "'");
+    if (found == manifest.digests.end())
+      Fail("the manifest has no digest of the tensor '" + name + "'");
     if (Sha256(tensor.bytes) != found->second) {
-      Fail("the tensor '" + name + "' is damaged: its SHA-256 is not the one recorded; get the file anew");
+      Fail("the tensor '" + name +
+           "' is damaged: its SHA-256 is not the one recorded; get the file anew");
     }
   }
 }
@@ -83,9 +86,9 @@ Artifact Artifact::FromBytes(std::string_view bytes) {
          "', not '" + std::string(kFormat) + "'");
   }
   if (Metadata(container, "format_version") != kVersion) {
-    throw Error(ExitCode::kUnsupported, "the artifact has format version '" +
-                                            Metadata(container, "format_version") +
-                                            "'; this program reads version " + std::string(kVersion));
+    throw Error(ExitCode::kUnsupported,
+                "the artifact has format version '" + Metadata(container, "format_version") +
+                    "'; this program reads version " + std::string(kVersion));
   }
   const std::string& text = Metadata(container, "manifest");
   if (Sha256(text) != Metadata(container, "manifest_sha256")) {

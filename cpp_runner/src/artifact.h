@@ -13,8 +13,8 @@ namespace diffusion_sampler {
 
 class Artifact {
  public:
-  // Opens the file and checks everything, digests included. Throws Error: kFile if it cannot be read,
-  // kArtifact if it is damaged or wrong, kUnsupported if it is of another format version.
+  // Opens the file and checks everything, digests included. Throws Error: kFile if it cannot be
+  // read, kArtifact if it is damaged or wrong, kUnsupported if it is of another format version.
   static Artifact Open(const std::filesystem::path& path);
 
   // Checks the bytes of a file that stay valid for as long as the result does.

@@ -112,8 +112,8 @@ ExitCode Info(const Options& options) {
   }
   const Manifest& manifest = artifact.manifest();
   Row("name", manifest.name);
-  Row("model", Shown(manifest.model, "class") + ", " + Shown(manifest.model, "parameters") +
-                   " parameters");
+  Row("model",
+      Shown(manifest.model, "class") + ", " + Shown(manifest.model, "parameters") + " parameters");
   Row("moving average", Shown(manifest.model, "ema"));
   Row("sampler", manifest.sampler);
   Row("image", std::to_string(manifest.shape[0]) + " x " + std::to_string(manifest.shape[1]) +
@@ -124,7 +124,8 @@ ExitCode Info(const Options& options) {
   }
   if (manifest.labels) {
     std::string names;
-    for (const std::string& name : manifest.labels->names) names += (names.empty() ? "" : ", ") + name;
+    for (const std::string& name : manifest.labels->names)
+      names += (names.empty() ? "" : ", ") + name;
     Row("labels", names);
   }
   std::map<std::string, std::set<int64_t>> batches;
@@ -185,8 +186,10 @@ Destination ChooseDestination(const Options& options) {
   }
   const bool folder = !path.has_filename() || fs::is_directory(path);
   if (!folder && extension != ".png" && extension != ".npy" && !options.format) {
-    throw Error(ExitCode::kUsage, "OUT must end in .png, .npy or /, or --format must say what it is; "
-                                  "got " + options.out);
+    throw Error(ExitCode::kUsage,
+                "OUT must end in .png, .npy or /, or --format must say what it is; "
+                "got " +
+                    options.out);
   }
   if (folder && (format == Format::kNpy || options.columns || options.strip > 0)) {
     throw Error(ExitCode::kUsage, "one file needs a file's name; got the folder " + options.out);
@@ -252,11 +255,13 @@ std::vector<std::string> WriteImages(const Options& options, const Destination& 
   if (destination.format == Format::kNpy) {
     bytes = EncodeNpy(drawn.images);
   } else if (options.strip > 0) {
-    bytes = EncodePng(GridPicture(StripOf(drawn), static_cast<int64_t>(drawn.snapshots.size())), text);
+    bytes =
+        EncodePng(GridPicture(StripOf(drawn), static_cast<int64_t>(drawn.snapshots.size())), text);
   } else if (options.columns) {
     const auto square =
         static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(request.count))));
-    bytes = EncodePng(GridPicture(drawn.images, *options.columns > 0 ? *options.columns : square), text);
+    bytes = EncodePng(GridPicture(drawn.images, *options.columns > 0 ? *options.columns : square),
+                      text);
   } else {
     label_text(0);
     bytes = EncodePng(OnePicture(drawn.images, 0), text);
@@ -301,33 +306,32 @@ ExitCode Sample(const Options& options, const std::atomic<bool>& cancel) {
 
   const Timings& t = sampler.timings();
   if (options.json) {
-    struct rusage usage {};
+    struct rusage usage{};
     getrusage(RUSAGE_SELF, &usage);
-    const Json report = {
-        {"seed", request.seed},
-        {"first", request.first},
-        {"count", request.count},
-        {"labels", request.labels},
-        {"parameters", ParametersJson(manifest, request.parameters)},
-        {"files", files},
-        {"plugin", client->api().path().string()},
-        {"platform", client->platform()},
-        {"platform_version", client->platform_version()},
-        {"milliseconds",
-         {{"open", open_ms},
-          {"plugin", plugin_ms},
-          {"upload", t.upload},
-          {"compile", t.compile},
-          {"init", t.init},
-          {"steps", t.steps},
-          {"finish", t.finish},
-          {"write", write_ms},
-          {"first_image", open_ms + plugin_ms + t.first_image},
-          {"total", total_ms}}},
-        {"steps_run", t.steps_run},
-        {"programs", t.programs},
-        {"programs_from_cache", t.cache_hits},
-        {"peak_memory_bytes", static_cast<int64_t>(usage.ru_maxrss) * 1024}};
+    const Json report = {{"seed", request.seed},
+                         {"first", request.first},
+                         {"count", request.count},
+                         {"labels", request.labels},
+                         {"parameters", ParametersJson(manifest, request.parameters)},
+                         {"files", files},
+                         {"plugin", client->api().path().string()},
+                         {"platform", client->platform()},
+                         {"platform_version", client->platform_version()},
+                         {"milliseconds",
+                          {{"open", open_ms},
+                           {"plugin", plugin_ms},
+                           {"upload", t.upload},
+                           {"compile", t.compile},
+                           {"init", t.init},
+                           {"steps", t.steps},
+                           {"finish", t.finish},
+                           {"write", write_ms},
+                           {"first_image", open_ms + plugin_ms + t.first_image},
+                           {"total", total_ms}}},
+                         {"steps_run", t.steps_run},
+                         {"programs", t.programs},
+                         {"programs_from_cache", t.cache_hits},
+                         {"peak_memory_bytes", static_cast<int64_t>(usage.ru_maxrss) * 1024}};
     std::cout << report.dump(1) << "\n";
   } else if (!options.quiet && destination.kind != Destination::Kind::kStdout) {
     std::cerr << "wrote " << files.front();
@@ -344,7 +348,8 @@ double LargestDifference(const std::vector<float>& found, std::string_view expec
   for (size_t i = 0; i < found.size(); ++i) {
     float expected = 0.0F;
     std::memcpy(&expected, expected_bytes.data() + i * sizeof(float), sizeof(float));
-    const double difference = std::abs(static_cast<double>(found[i]) - static_cast<double>(expected));
+    const double difference =
+        std::abs(static_cast<double>(found[i]) - static_cast<double>(expected));
     largest = std::isnan(difference) ? INFINITY : std::max(largest, difference);
   }
   return largest;
@@ -395,8 +400,9 @@ ExitCode Devices(const Options& options) {
       entry["platform"] = client.platform();
       entry["devices"] = Json::array();
       for (const DeviceInfo& device : client.Devices()) {
-        entry["devices"].push_back(
-            {{"number", device.index}, {"kind", device.kind}, {"memory_bytes", device.memory_limit}});
+        entry["devices"].push_back({{"number", device.index},
+                                    {"kind", device.kind},
+                                    {"memory_bytes", device.memory_limit}});
       }
     } catch (const Error& error) {
       entry["error"] = error.what();
@@ -416,7 +422,8 @@ ExitCode Devices(const Options& options) {
     std::cout << "  " << plugin["platform"].get<std::string>() << ", PJRT "
               << plugin["api"].get<std::string>() << "\n";
     for (const Json& device : plugin["devices"]) {
-      std::cout << "  device " << device["number"] << ": " << device["kind"].get<std::string>() << "\n";
+      std::cout << "  device " << device["number"] << ": " << device["kind"].get<std::string>()
+                << "\n";
     }
   }
   return ExitCode::kOk;

@@ -19,10 +19,10 @@ struct Dtype {
 };
 
 inline constexpr Dtype kDtypes[] = {
-    {"F32", 4, PJRT_Buffer_Type_F32}, {"F16", 2, PJRT_Buffer_Type_F16},
+    {"F32", 4, PJRT_Buffer_Type_F32},   {"F16", 2, PJRT_Buffer_Type_F16},
     {"BF16", 2, PJRT_Buffer_Type_BF16}, {"F64", 8, PJRT_Buffer_Type_F64},
-    {"I32", 4, PJRT_Buffer_Type_S32}, {"I64", 8, PJRT_Buffer_Type_S64},
-    {"U32", 4, PJRT_Buffer_Type_U32}, {"U8", 1, PJRT_Buffer_Type_U8},
+    {"I32", 4, PJRT_Buffer_Type_S32},   {"I64", 8, PJRT_Buffer_Type_S64},
+    {"U32", 4, PJRT_Buffer_Type_U32},   {"U8", 1, PJRT_Buffer_Type_U8},
     {"BOOL", 1, PJRT_Buffer_Type_PRED},
 };
 

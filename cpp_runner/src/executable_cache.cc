@@ -59,8 +59,10 @@ void DeleteOldest(const fs::path& folder) {
 }  // namespace
 
 fs::path ExecutableCache::DefaultFolder() {
-  if (const char* cache = std::getenv("XDG_CACHE_HOME")) return fs::path(cache) / "diffusion-sampler";
-  if (const char* home = std::getenv("HOME")) return fs::path(home) / ".cache" / "diffusion-sampler";
+  if (const char* cache = std::getenv("XDG_CACHE_HOME"))
+    return fs::path(cache) / "diffusion-sampler";
+  if (const char* home = std::getenv("HOME"))
+    return fs::path(home) / ".cache" / "diffusion-sampler";
   return {};
 }
 
@@ -92,7 +94,8 @@ void ExecutableCache::Store(const fs::path& entry, const Executable& executable)
     WriteFileAtomically(entry, Sha256(program) + program);
     DeleteOldest(folder_);
   } catch (const Error&) {
-    // Not every plugin can serialize, not every home can be written: the run goes on without a cache.
+    // Not every plugin can serialize, not every home can be written: the run goes on without a
+    // cache.
   } catch (const fs::filesystem_error&) {
     // Likewise.
   }

@@ -1,8 +1,8 @@
 // Compiled programs kept on this machine, so that the next start need not compile.
 //
-// A compiled program is only fit for the plugin file, the options and the processor that it was made
-// with, so all of these are in its key; it never becomes part of an artifact. A damaged entry is
-// compiled afresh.
+// A compiled program is only fit for the plugin file, the options and the processor that it was
+// made with, so all of these are in its key; it never becomes part of an artifact. A damaged entry
+// is compiled afresh.
 #pragma once
 
 #include <filesystem>

@@ -55,7 +55,7 @@ bool WriteAll(int descriptor, std::string_view bytes) {
 
 MappedFile::MappedFile(const fs::path& path) {
   const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  struct stat status {};
+  struct stat status{};
   if (file.number() < 0 || fstat(file.number(), &status) != 0) Fail("read", path);
   if (!S_ISREG(status.st_mode)) {
     throw Error(ExitCode::kFile, "cannot read " + path.string() + ": it is not a regular file");

@@ -60,7 +60,8 @@ Picture OnePicture(const Images& images, int64_t index) {
 Picture GridPicture(const Images& images, int64_t columns, int64_t margin) {
   const auto [height, width, channels] = images.shape;
   const int64_t rows = (images.count() + columns - 1) / columns;
-  Picture grid{rows * (height + margin) + margin, columns * (width + margin) + margin, channels, {}};
+  Picture grid{
+      rows * (height + margin) + margin, columns * (width + margin) + margin, channels, {}};
   grid.bytes.assign(static_cast<size_t>(grid.height * grid.width * channels), 255);
   for (int64_t index = 0; index < images.count(); ++index) {
     const Picture one = OnePicture(images, index);

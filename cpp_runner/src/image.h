@@ -28,8 +28,8 @@ struct Picture {
   std::vector<uint8_t> bytes;
 };
 
-// A float in [-1, 1] as a byte: round((x + 1)·127.5), halves to even, as NumPy rounds; clipped, and 0 for
-// what is not a number.
+// A float in [-1, 1] as a byte: round((x + 1)·127.5), halves to even, as NumPy rounds; clipped, and
+// 0 for what is not a number.
 uint8_t ToByte(float value);
 
 // Image `index` of a batch.

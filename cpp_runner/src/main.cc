@@ -1,9 +1,8 @@
 // diffusion-sampler: draws images from an exported diffusion sampler.
 
-#include <csignal>
-
 #include <algorithm>
 #include <atomic>
+#include <csignal>
 #include <cstdlib>
 #include <exception>
 #include <iostream>
@@ -21,7 +20,8 @@ using diffusion_sampler::ExitCode;
 
 std::atomic<bool> cancel{false};
 
-// The first signal lets the running step end; a second one of the same kind ends the process at once.
+// The first signal lets the running step end; a second one of the same kind ends the process at
+// once.
 void OnSignal(int number) {
   cancel = true;
   std::signal(number, SIG_DFL);
@@ -40,7 +40,8 @@ int Report(ExitCode code, const std::string& message, bool json) {
   if (json) {
     const nlohmann::ordered_json report = {
         {"error", {{"code", static_cast<int>(code)}, {"message", line}}}};
-    std::cout << report.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << "\n";
+    std::cout << report.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace)
+              << "\n";
   }
   return static_cast<int>(code);
 }

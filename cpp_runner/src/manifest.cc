@@ -123,7 +123,8 @@ Parameter ParseParameter(const std::string& name, const Node& node) {
 }
 
 Labels ParseLabels(const Node& node) {
-  Labels labels{node["count"].Integer(1, 1'000'000), node["null"].Integer(INT32_MIN, INT32_MAX), {}};
+  Labels labels{
+      node["count"].Integer(1, 1'000'000), node["null"].Integer(INT32_MIN, INT32_MAX), {}};
   for (const Node& item : node["names"].Items()) labels.names.push_back(item.String());
   if (static_cast<int64_t>(labels.names.size()) != labels.count) {
     Fail(node.place() + ".names must hold " + std::to_string(labels.count) + " names");
@@ -196,7 +197,8 @@ std::vector<Argument> StateOf(const Manifest& manifest, int64_t batch) {
 
 enum class Stage { kInit, kStep, kFinish };
 
-// Checks an input against its role's row in FORMAT.md, 3.5; weights are checked against the tensors.
+// Checks an input against its role's row in FORMAT.md, 3.5; weights are checked against the
+// tensors.
 void CheckInput(const Node& node, const Argument& input, Stage stage, const Manifest& manifest,
                 int64_t batch) {
   const auto only_in = [&](Stage wanted) {
@@ -253,7 +255,8 @@ Program ParseProgram(const Node& node, Stage stage, const Manifest& manifest, in
   std::vector<Argument> expected = StateOf(manifest, batch);
   if (stage == Stage::kFinish) {
     const auto [height, width, channels] = manifest.shape;
-    expected = {{Role::kImage, "image", *FindDtype("F32"), {batch, height, width, channels}, false}};
+    expected = {
+        {Role::kImage, "image", *FindDtype("F32"), {batch, height, width, channels}, false}};
   }
   const auto same = [](const Argument& a, const Argument& b) {
     return a.role == b.role && a.name == b.name && a.dtype == b.dtype && a.shape == b.shape;

@@ -44,8 +44,9 @@ void AddPlugin(CLI::App* command, Options* options) {
       ->type_name("PLUGIN");
   command->add_option("--device", options->device, "number of the device to use")
       ->check(CLI::NonNegativeNumber);
-  command->add_option("--memory-fraction", options->memory_fraction,
-                      "share of a GPU's memory to reserve at once (default: as needed)")
+  command
+      ->add_option("--memory-fraction", options->memory_fraction,
+                   "share of a GPU's memory to reserve at once (default: as needed)")
       ->check(CLI::Range(0.0, 1.0));
   command->add_flag("!--no-cache", options->cache, "compile afresh, and keep nothing");
 }
@@ -89,8 +90,9 @@ int32_t ResolveLabel(const Labels& labels, const std::string& given) {
 
 std::optional<Options> ParseOptions(int argc, const char* const* argv) {
   Options options;
-  CLI::App app("Draws images from an exported diffusion sampler, on any device that has a PJRT plugin.",
-               "diffusion-sampler");
+  CLI::App app(
+      "Draws images from an exported diffusion sampler, on any device that has a PJRT plugin.",
+      "diffusion-sampler");
   app.set_version_flag("--version", std::string("diffusion-sampler ") + DIFFUSION_SAMPLER_VERSION);
   app.footer(kFooter);
   app.require_subcommand(1);
@@ -109,7 +111,8 @@ std::optional<Options> ParseOptions(int argc, const char* const* argv) {
   sample->add_option("-n,--count", options.count, "number of images")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
-  sample->add_option("--seed", options.seed, "random seed, 0 to 4294967295 (default: drawn, and shown)");
+  sample->add_option("--seed", options.seed,
+                     "random seed, 0 to 4294967295 (default: drawn, and shown)");
   sample
       ->add_option("--label", options.labels,
                    "class by number or name, repeated over the images; all, or none")
@@ -123,14 +126,16 @@ std::optional<Options> ParseOptions(int argc, const char* const* argv) {
   sample->add_option("--eta", named["eta"], "share of fresh noise in each step");
   sample->add_option("--temperature", named["temperature"], "scale of the fresh noise");
   std::vector<std::string> set;
-  sample->add_option("--set", set, "any other parameter that `info` lists")->type_name("NAME=NUMBER");
+  sample->add_option("--set", set, "any other parameter that `info` lists")
+      ->type_name("NAME=NUMBER");
   sample->add_option("--grid", options.columns, "one picture of all images, with so many columns")
       ->expected(0, 1)
       ->default_str("0")
       ->check(CLI::Range(0, 10'000))
       ->type_name("COLUMNS");
-  sample->add_option("--strip", options.strip,
-                     "one picture with a row for each image: how it looks after every K steps")
+  sample
+      ->add_option("--strip", options.strip,
+                   "one picture with a row for each image: how it looks after every K steps")
       ->check(CLI::Range(1, 1'000'000))
       ->type_name("K");
   std::string format;
@@ -183,7 +188,8 @@ std::map<std::string, double> ResolveParameters(const Manifest& manifest,
     if (parameter == nullptr) {
       std::string names;
       for (const Parameter& each : manifest.parameters) names += " " + each.name;
-      throw Error(ExitCode::kUsage, "this artifact has no parameter '" + name + "'; it has" + names);
+      throw Error(ExitCode::kUsage,
+                  "this artifact has no parameter '" + name + "'; it has" + names);
     }
     // Written so that not-a-number is refused.
     if (!(parameter->min <= value && value <= parameter->max)) {

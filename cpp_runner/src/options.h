@@ -37,8 +37,8 @@ struct Options {
   int64_t strip = 0;               // steps between the pictures of a strip; 0: no strip
 };
 
-// Parses the command line. Returns nothing if all was said (help or version was asked for and printed).
-// Throws Error(kUsage).
+// Parses the command line. Returns nothing if all was said (help or version was asked for and
+// printed). Throws Error(kUsage).
 std::optional<Options> ParseOptions(int argc, const char* const* argv);
 
 // The value of every parameter of the artifact: those given, else the defaults.
@@ -47,7 +47,8 @@ std::map<std::string, double> ResolveParameters(const Manifest& manifest,
                                                 const std::map<std::string, double>& given);
 
 // A label for each of `count` images: those given in turn, each a number, a name, `all` or `none`.
-// Without any, all classes in turn. Throws Error(kUsage) for a label that the artifact does not have.
+// Without any, all classes in turn. Throws Error(kUsage) for a label that the artifact does not
+// have.
 std::vector<int32_t> ResolveLabels(const Manifest& manifest, const std::vector<std::string>& given,
                                    int64_t count);
 

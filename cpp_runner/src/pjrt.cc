@@ -8,7 +8,9 @@
 namespace diffusion_sampler {
 namespace {
 
-std::string Text(const char* text, size_t size) { return text == nullptr ? "" : std::string(text, size); }
+std::string Text(const char* text, size_t size) {
+  return text == nullptr ? "" : std::string(text, size);
+}
 
 PJRT_NamedValue Named(std::string_view name, PJRT_NamedValue_Type type) {
   auto value = MakeArgs<PJRT_NamedValue>(PJRT_NamedValue_STRUCT_SIZE);
@@ -37,8 +39,8 @@ Api Api::Load(const std::filesystem::path& path) {
   if (table->pjrt_api_version.major_version != PJRT_API_MAJOR) {
     throw Error(ExitCode::kPlugin, "the plugin " + path.string() + " speaks PJRT " +
                                        std::to_string(table->pjrt_api_version.major_version) +
-                                       ".x; this program speaks " +
-                                       std::to_string(PJRT_API_MAJOR) + ".x");
+                                       ".x; this program speaks " + std::to_string(PJRT_API_MAJOR) +
+                                       ".x");
   }
   Api api(table, path);
   auto args = MakeArgs<PJRT_Plugin_Initialize_Args>(PJRT_Plugin_Initialize_Args_STRUCT_SIZE);
@@ -92,8 +94,8 @@ void ReleaseEvent(const Api& api, PJRT_Event* event) noexcept {
 }
 
 std::string_view CompileOptions() {
-  // A serialized CompileOptionsProto {executable_build_options {device_ordinal: -1, num_replicas: 1,
-  // num_partitions: 1}}; empty options abort the process.
+  // A serialized CompileOptionsProto {executable_build_options {device_ordinal: -1, num_replicas:
+  // 1, num_partitions: 1}}; empty options abort the process.
   static constexpr std::string_view kOptions(
       "\x1a\x0f\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x20\x01\x28\x01", 17);
   return kOptions;
@@ -104,7 +106,8 @@ size_t Executable::NumOutputs() const {
       PJRT_LoadedExecutable_GetExecutable_Args_STRUCT_SIZE);
   get.loaded_executable = handle_.get();
   api_->Call(&PJRT_Api::PJRT_LoadedExecutable_GetExecutable, &get, "inspect a program");
-  auto count = MakeArgs<PJRT_Executable_NumOutputs_Args>(PJRT_Executable_NumOutputs_Args_STRUCT_SIZE);
+  auto count =
+      MakeArgs<PJRT_Executable_NumOutputs_Args>(PJRT_Executable_NumOutputs_Args_STRUCT_SIZE);
   count.executable = get.executable;
   api_->Call(&PJRT_Api::PJRT_Executable_NumOutputs, &count, "count a program's results");
   auto destroy = MakeArgs<PJRT_Executable_Destroy_Args>(PJRT_Executable_Destroy_Args_STRUCT_SIZE);
@@ -161,7 +164,8 @@ std::vector<Buffer> Executable::Run(const std::vector<PJRT_Buffer*>& inputs, siz
   return owned;
 }
 
-Client::Client(Api api, const ClientOptions& options) : api_(std::make_unique<Api>(std::move(api))) {
+Client::Client(Api api, const ClientOptions& options)
+    : api_(std::make_unique<Api>(std::move(api))) {
   // A plugin refuses options that it does not know, so each kind gets its own.
   std::vector<PJRT_NamedValue> values;
   const std::string name = api_->path().filename().string();
@@ -191,7 +195,8 @@ Client::Client(Api api, const ClientOptions& options) : api_(std::make_unique<Ap
   }
   client_ = OwnedClient(*api_, create.client);
 
-  auto platform = MakeArgs<PJRT_Client_PlatformName_Args>(PJRT_Client_PlatformName_Args_STRUCT_SIZE);
+  auto platform =
+      MakeArgs<PJRT_Client_PlatformName_Args>(PJRT_Client_PlatformName_Args_STRUCT_SIZE);
   platform.client = create.client;
   api_->Call(&PJRT_Api::PJRT_Client_PlatformName, &platform, "ask the platform's name");
   platform_ = Text(platform.platform_name, platform.platform_name_size);
@@ -201,8 +206,8 @@ Client::Client(Api api, const ClientOptions& options) : api_(std::make_unique<Ap
   api_->Call(&PJRT_Api::PJRT_Client_PlatformVersion, &version, "ask the platform's version");
   platform_version_ = Text(version.platform_version, version.platform_version_size);
 
-  auto devices =
-      MakeArgs<PJRT_Client_AddressableDevices_Args>(PJRT_Client_AddressableDevices_Args_STRUCT_SIZE);
+  auto devices = MakeArgs<PJRT_Client_AddressableDevices_Args>(
+      PJRT_Client_AddressableDevices_Args_STRUCT_SIZE);
   devices.client = create.client;
   api_->Call(&PJRT_Api::PJRT_Client_AddressableDevices, &devices, "list devices");
   devices_.assign(devices.addressable_devices,
@@ -291,7 +296,8 @@ void Client::Download(PJRT_Buffer* buffer, void* bytes, size_t size) const {
   api_->Call(&PJRT_Api::PJRT_Buffer_ToHostBuffer, &args, "fetch an array from the device");
   if (args.dst_size != size) {
     throw Error(ExitCode::kDevice, "the device holds an array of " + std::to_string(args.dst_size) +
-                                       " bytes where the artifact promised " + std::to_string(size));
+                                       " bytes where the artifact promised " +
+                                       std::to_string(size));
   }
   args.dst = bytes;
   api_->Call(&PJRT_Api::PJRT_Buffer_ToHostBuffer, &args, "fetch an array from the device");

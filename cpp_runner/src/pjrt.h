@@ -31,17 +31,17 @@ class Api {
   // Loads and initialises a plugin. Throws Error(kPlugin).
   static Api Load(const std::filesystem::path& path);
 
-  // Calls the function at `member` of the table. Throws Error(kUnsupported) if the plugin is too old
-  // to have it, Error(kDevice) with the plugin's own message if it fails.
+  // Calls the function at `member` of the table. Throws Error(kUnsupported) if the plugin is too
+  // old to have it, Error(kDevice) with the plugin's own message if it fails.
   template <typename Function, typename Args>
-  void Call(Function* PJRT_Api::*member, Args* args, std::string_view doing) const {
+  void Call(Function* PJRT_Api::* member, Args* args, std::string_view doing) const {
     PJRT_Error* error = Find(member, doing)(args);
     if (error != nullptr) Throw(error, doing);
   }
 
   // The same for clean-up: never throws, and a failure to free is nobody's to mend.
   template <typename Function, typename Args>
-  void CallQuietly(Function* PJRT_Api::*member, Args* args) const noexcept {
+  void CallQuietly(Function* PJRT_Api::* member, Args* args) const noexcept {
     if (!Has(member)) return;
     PJRT_Error* error = (table_->*member)(args);
     if (error != nullptr) Destroy(error);
@@ -55,7 +55,7 @@ class Api {
 
   // A plugin older than the header has a shorter table: nothing beyond its end may be read.
   template <typename Function>
-  [[nodiscard]] bool Has(Function* PJRT_Api::*member) const noexcept {
+  [[nodiscard]] bool Has(Function* PJRT_Api::* member) const noexcept {
     const auto* start = reinterpret_cast<const char*>(table_);
     const auto* place = reinterpret_cast<const char*>(&(table_->*member));
     return static_cast<size_t>(place - start) + sizeof(Function*) <= table_->struct_size &&
@@ -63,10 +63,11 @@ class Api {
   }
 
   template <typename Function>
-  Function* Find(Function* PJRT_Api::*member, std::string_view doing) const {
+  Function* Find(Function* PJRT_Api::* member, std::string_view doing) const {
     if (!Has(member)) {
-      throw Error(ExitCode::kUnsupported, "the plugin " + path_.string() + " is too old: it cannot " +
-                                              std::string(doing) + "; install a newer one");
+      throw Error(ExitCode::kUnsupported, "the plugin " + path_.string() +
+                                              " is too old: it cannot " + std::string(doing) +
+                                              "; install a newer one");
     }
     return table_->*member;
   }
@@ -136,7 +137,8 @@ class Executable {
   // The compiled program's own bytes, for the cache of this machine. Throws Error.
   [[nodiscard]] std::string Serialize() const;
 
-  // Runs the program and waits for it. Inputs that it was compiled to take over are dead afterwards.
+  // Runs the program and waits for it. Inputs that it was compiled to take over are dead
+  // afterwards.
   [[nodiscard]] std::vector<Buffer> Run(const std::vector<PJRT_Buffer*>& inputs,
                                         size_t outputs) const;
 
@@ -161,8 +163,8 @@ class Client {
   // Loads what `Executable::Serialize` gave on this very machine.
   [[nodiscard]] Executable Load(std::string_view serialized) const;
 
-  // Sends an array to the device. With `keep`, the bytes stay valid and unchanged for as long as the
-  // buffer lives, and a device that shares the host's memory may use them in place.
+  // Sends an array to the device. With `keep`, the bytes stay valid and unchanged for as long as
+  // the buffer lives, and a device that shares the host's memory may use them in place.
   [[nodiscard]] Buffer Upload(const void* bytes, const Dtype& dtype,
                               const std::vector<int64_t>& shape, bool keep) const;
   // Fetches an array of `size` bytes.

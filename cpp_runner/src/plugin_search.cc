@@ -71,8 +71,10 @@ std::vector<Plugin> FindPlugins(const std::vector<fs::path>& folders) {
   std::error_code ignored;
   for (const Known& known : kKnown) {
     for (const fs::path& folder : folders) {
-      for (const fs::path& path : {folder / known.place, folder / fs::path(known.place).filename()}) {
-        if (fs::is_regular_file(path, ignored)) plugins.push_back({known.name, known.platform, path});
+      for (const fs::path& path :
+           {folder / known.place, folder / fs::path(known.place).filename()}) {
+        if (fs::is_regular_file(path, ignored))
+          plugins.push_back({known.name, known.platform, path});
       }
     }
   }

@@ -68,8 +68,8 @@ Tensor ParseTensor(const std::string& name, const json& entry, std::string_view 
     Fail("tensor '" + name + "' lies outside the file: truncated?");
   }
   if (end - *begin != length) {
-    Fail("tensor '" + name + "' has " + std::to_string(end - *begin) + " bytes, but its shape needs " +
-         std::to_string(length));
+    Fail("tensor '" + name + "' has " + std::to_string(end - *begin) +
+         " bytes, but its shape needs " + std::to_string(length));
   }
   return {*dtype, std::move(dimensions), data.substr(*begin, length)};
 }
@@ -97,12 +97,15 @@ json ParseJson(std::string_view text, const std::string& what) {
 }
 
 Container ParseContainer(std::string_view file) {
-  if (file.size() < 8) Fail("it is shorter than the 8 bytes that every safetensors file begins with");
+  if (file.size() < 8)
+    Fail("it is shorter than the 8 bytes that every safetensors file begins with");
   const uint64_t header_size = LittleEndian64(file);
   if (header_size > kMaxHeader || header_size > file.size() - 8) {
-    Fail("its header claims " + std::to_string(header_size) + " bytes, more than there are: truncated?");
+    Fail("its header claims " + std::to_string(header_size) +
+         " bytes, more than there are: truncated?");
   }
-  if ((8 + header_size) % kAlignment != 0) Fail("its header does not end at a multiple of 64 bytes");
+  if ((8 + header_size) % kAlignment != 0)
+    Fail("its header does not end at a multiple of 64 bytes");
   const std::string_view text = file.substr(8, header_size);
   const std::string_view data = file.substr(8 + header_size);
   if (text.empty() || text.front() != '{') Fail("its header does not begin with '{'");
@@ -130,7 +133,8 @@ Container ParseContainer(std::string_view file) {
       }
       continue;
     }
-    if (begin % kAlignment != 0) Fail("tensor '" + name + "' does not begin at a multiple of 64 bytes");
+    if (begin % kAlignment != 0)
+      Fail("tensor '" + name + "' does not begin at a multiple of 64 bytes");
     container.tensors.emplace(name, std::move(tensor));
   }
 

@@ -25,8 +25,8 @@ struct Container {
   std::map<std::string, std::string, std::less<>> metadata;
 };
 
-// Parses `text` as JSON, refusing nesting beyond what an artifact needs (a parser's stack is finite),
-// repeated members and invalid UTF-8. Throws Error(kArtifact); `what` names the text.
+// Parses `text` as JSON, refusing nesting beyond what an artifact needs (a parser's stack is
+// finite), repeated members and invalid UTF-8. Throws Error(kArtifact); `what` names the text.
 nlohmann::json ParseJson(std::string_view text, const std::string& what);
 
 // Reads a container; every rule of the format is checked. Throws Error(kArtifact).

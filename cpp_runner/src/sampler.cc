@@ -91,9 +91,10 @@ Sampler::Sampler(const Artifact& artifact, const Client& client, const Executabl
   if (available.count(platform_) == 0) {
     std::string list;
     for (const std::string& name : available) list += (list.empty() ? "" : ", ") + name;
-    throw Error(ExitCode::kUnsupported,
-                "the artifact has no programs for the platform " + platform_ + ", only for " + list +
-                    "; export it anew with --platforms " + platform_ + ", or use another plugin");
+    throw Error(ExitCode::kUnsupported, "the artifact has no programs for the platform " +
+                                            platform_ + ", only for " + list +
+                                            "; export it anew with --platforms " + platform_ +
+                                            ", or use another plugin");
   }
 }
 
@@ -106,8 +107,8 @@ std::vector<int64_t> Sampler::Plan(const Request& request) const {
   }
   if (sizes.empty()) {
     throw Error(ExitCode::kUsage, "the artifact has no programs for batches of " +
-                                      std::to_string(request.batch.value_or(0)) + " on " + platform_ +
-                                      "; `info` lists those that it has");
+                                      std::to_string(request.batch.value_or(0)) + " on " +
+                                      platform_ + "; `info` lists those that it has");
   }
   return PlanBatches(request.count, sizes);
 }
@@ -125,10 +126,10 @@ Executable Sampler::CompileProgram(const Program& program) {
   if (hit) ++timings_.cache_hits;
   // PJRT would write as many results as the program has, whatever room it is given.
   if (executable.NumOutputs() != program.outputs.size()) {
-    throw Error(ExitCode::kArtifact,
-                "the program '" + program.tensor + "' has " +
-                    std::to_string(executable.NumOutputs()) + " results, but the manifest lists " +
-                    std::to_string(program.outputs.size()));
+    throw Error(ExitCode::kArtifact, "the program '" + program.tensor + "' has " +
+                                         std::to_string(executable.NumOutputs()) +
+                                         " results, but the manifest lists " +
+                                         std::to_string(program.outputs.size()));
   }
   return executable;
 }
@@ -138,8 +139,8 @@ void Sampler::UploadWeights(const Program& program) {
   for (const Argument& input : program.inputs) {
     if (input.role != Role::kWeight || weights_.count(input.name) != 0) continue;
     const Tensor& tensor = artifact_.tensor("weights/" + input.name);
-    weights_.emplace(input.name,
-                     client_.Upload(tensor.bytes.data(), tensor.dtype, tensor.shape, /*keep=*/true));
+    weights_.emplace(
+        input.name, client_.Upload(tensor.bytes.data(), tensor.dtype, tensor.shape, /*keep=*/true));
   }
 }
 
@@ -185,8 +186,8 @@ std::vector<Buffer> Sampler::Run(const Executable& executable, const Program& pr
 void Sampler::Fetch(const Buffer& buffer, const Argument& array, int64_t wanted,
                     std::vector<float>* values) const {
   const int64_t batch = array.shape[0];
-  const int64_t elements = std::accumulate(array.shape.begin() + 1, array.shape.end(), int64_t{1},
-                                           std::multiplies<>());
+  const int64_t elements =
+      std::accumulate(array.shape.begin() + 1, array.shape.end(), int64_t{1}, std::multiplies<>());
   std::vector<float> fetched(static_cast<size_t>(batch * elements));
   client_.Download(buffer.get(), fetched.data(), fetched.size() * sizeof(float));
   values->insert(values->end(), fetched.begin(), fetched.begin() + wanted * elements);

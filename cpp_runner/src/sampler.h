@@ -16,8 +16,8 @@
 
 namespace diffusion_sampler {
 
-// What to draw. `parameters` holds a value for each parameter of the artifact, `labels` one for each
-// image (empty for unconditional models).
+// What to draw. `parameters` holds a value for each parameter of the artifact, `labels` one for
+// each image (empty for unconditional models).
 struct Request {
   uint32_t seed = 0;
   int64_t first = 0;
@@ -48,8 +48,8 @@ struct Timings {
   int programs = 0;
 };
 
-// The batch sizes by which to draw `count` images with the least work, the cost of a batch of B being
-// B and a little more. `sizes` must not be empty.
+// The batch sizes by which to draw `count` images with the least work, the cost of a batch of B
+// being B and a little more. `sizes` must not be empty.
 std::vector<int64_t> PlanBatches(int64_t count, const std::vector<int64_t>& sizes);
 
 class Sampler {
@@ -57,8 +57,9 @@ class Sampler {
   // Throws Error(kUnsupported) if the artifact has no programs for the client's platform.
   Sampler(const Artifact& artifact, const Client& client, const ExecutableCache& cache);
 
-  // Draws images. `on_step` is called after each step; once `cancel` is set, the step that is running is
-  // the last, and Error(kInterrupted) is thrown. `want_noise` also fetches the initial noise.
+  // Draws images. `on_step` is called after each step; once `cancel` is set, the step that is
+  // running is the last, and Error(kInterrupted) is thrown. `want_noise` also fetches the initial
+  // noise.
   Drawn Draw(const Request& request, const std::function<void()>& on_step,
              const std::atomic<bool>& cancel, bool want_noise = false);
 

@@ -25,11 +25,11 @@ TEST(Image, GridPlacesImagesInReadingOrder) {
   const Picture grid = GridPicture(Ramp(), 2, 1);
   EXPECT_EQ(grid.height, 4);
   EXPECT_EQ(grid.width, 7);
-  EXPECT_EQ(grid.bytes[0], 255);           // margin
-  EXPECT_EQ(grid.bytes[1 * 7 + 1], 0);     // first image, top left
-  EXPECT_EQ(grid.bytes[1 * 7 + 2], 255);   // and to its right
-  EXPECT_EQ(grid.bytes[1 * 7 + 4], 0);     // second image, clipped
-  EXPECT_EQ(grid.bytes[2 * 7 + 5], 96);    // its last pixel, (−0.25 + 1)·127.5
+  EXPECT_EQ(grid.bytes[0], 255);          // margin
+  EXPECT_EQ(grid.bytes[1 * 7 + 1], 0);    // first image, top left
+  EXPECT_EQ(grid.bytes[1 * 7 + 2], 255);  // and to its right
+  EXPECT_EQ(grid.bytes[1 * 7 + 4], 0);    // second image, clipped
+  EXPECT_EQ(grid.bytes[2 * 7 + 5], 96);   // its last pixel, (−0.25 + 1)·127.5
 }
 
 TEST(Image, PngIsReadBackByLibpng) {
@@ -49,7 +49,8 @@ TEST(Image, PngIsReadBackByLibpng) {
 TEST(Image, NpyHasItsHeader) {
   const std::string file = EncodeNpy(Ramp());
   EXPECT_EQ(file.substr(1, 5), "NUMPY");
-  const size_t length = static_cast<unsigned char>(file[8]) + 256U * static_cast<unsigned char>(file[9]);
+  const size_t length =
+      static_cast<unsigned char>(file[8]) + 256U * static_cast<unsigned char>(file[9]);
   EXPECT_EQ((10 + length) % 64, 0U);
   EXPECT_EQ(file.size(), 10 + length + 8 * sizeof(float));
   EXPECT_NE(file.find("'shape': (2, 2, 2, 1)"), std::string::npos);

@@ -23,9 +23,10 @@ Manifest ToyManifest() {
 }
 
 TEST(Options, SampleTakesAllThatItPromises) {
-  const Options options = Parse({"sample", "a", "-o", "x.png", "-n", "12", "--seed", "4294967295",
-                                 "--label", "cat,1", "--label", "none", "--steps", "3", "--eta",
-                                 "0.5", "--set", "blur=2.5", "--grid", "4", "--no-cache"});
+  const Options options =
+      Parse({"sample",     "a",       "-o",    "x.png",    "-n",     "12",      "--seed",
+             "4294967295", "--label", "cat,1", "--label",  "none",   "--steps", "3",
+             "--eta",      "0.5",     "--set", "blur=2.5", "--grid", "4",       "--no-cache"});
   EXPECT_EQ(options.command, Command::kSample);
   EXPECT_EQ(options.count, 12);
   EXPECT_EQ(options.seed, 4294967295U);
@@ -67,9 +68,11 @@ TEST(Options, ParametersAreCheckedAgainstTheArtifact) {
   const auto values = ResolveParameters(manifest, {{"eta", 0.5}});
   EXPECT_EQ(values.at("eta"), 0.5);
   EXPECT_EQ(values.at("steps"), 5.0);
-  for (const std::map<std::string, double>& wrong :
-       {std::map<std::string, double>{{"eta", 1.5}}, {{"eta", NAN}}, {{"steps", 0}},
-        {{"steps", 2.5}}, {{"blur", 1}}}) {
+  for (const std::map<std::string, double>& wrong : {std::map<std::string, double>{{"eta", 1.5}},
+                                                     {{"eta", NAN}},
+                                                     {{"steps", 0}},
+                                                     {{"steps", 2.5}},
+                                                     {{"blur", 1}}}) {
     EXPECT_EQ(ErrorOf([&] { ResolveParameters(manifest, wrong); }).substr(0, 2), "2:");
   }
 }

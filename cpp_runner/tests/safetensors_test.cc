@@ -21,13 +21,12 @@ std::string Parse(const ordered_json& header, size_t bytes) {
 }
 
 TEST(Container, ReadsWhatTheFormatAllows) {
-  const std::string file =
-      MakeContainer({{"__metadata__", {{"k", "v"}}},
-                     {"a", Entry("F32", {2, 8}, {0, 64})},
-                     {"b", Entry("U8", {3}, {64, 67})},
-                     {"padding.0", Entry("U8", {61}, {67, 128})},
-                     {"c", Entry("I32", ordered_json::array(), {128, 132})}},
-                    std::string(132, '\0'));
+  const std::string file = MakeContainer({{"__metadata__", {{"k", "v"}}},
+                                          {"a", Entry("F32", {2, 8}, {0, 64})},
+                                          {"b", Entry("U8", {3}, {64, 67})},
+                                          {"padding.0", Entry("U8", {61}, {67, 128})},
+                                          {"c", Entry("I32", ordered_json::array(), {128, 132})}},
+                                         std::string(132, '\0'));
   const Container container = ParseContainer(file);
   EXPECT_EQ(container.tensors.size(), 3U);
   EXPECT_EQ(container.tensors.at("a").shape, (std::vector<int64_t>{2, 8}));

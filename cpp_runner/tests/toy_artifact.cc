@@ -1,6 +1,5 @@
 #include "toy_artifact.h"
 
-
 #include "sha256.h"
 
 namespace diffusion_sampler::testing {
@@ -23,7 +22,8 @@ json Input(const char* role, const char* name, const char* dtype, const json& sh
 
 ToyArtifact::ToyArtifact() {
   const json none = json::array();
-  const json state = {Array("state", "x", "F32", {2, 2, 3, 1}), Array("state", "keys", "U32", {2, 2})};
+  const json state = {Array("state", "x", "F32", {2, 2, 3, 1}),
+                      Array("state", "keys", "U32", {2, 2})};
   const json x = Input("state", "x", "F32", {2, 2, 3, 1}, true);
   json kept = x;
   kept["donated"] = false;
@@ -34,7 +34,8 @@ ToyArtifact::ToyArtifact() {
       {"sample", {{"sampler", "ddim"}, {"shape", {2, 3, 1}}, {"range", {-1.0, 1.0}}}},
       {"parameters",
        {{"steps", {{"dtype", "I32"}, {"default", 5}, {"min", 1}, {"max", 9}, {"about", "steps"}}},
-        {"eta", {{"dtype", "F32"}, {"default", 0.0}, {"min", 0.0}, {"max", 1.0}, {"about", "noise"}}}}},
+        {"eta",
+         {{"dtype", "F32"}, {"default", 0.0}, {"min", 0.0}, {"max", 1.0}, {"about", "noise"}}}}},
       {"labels", {{"count", 2}, {"null", 2}, {"names", {"cat", "dog"}}}},
       {"state",
        {{{"name", "x"}, {"dtype", "F32"}, {"shape", {-1, 2, 3, 1}}},
@@ -63,7 +64,8 @@ ToyArtifact::ToyArtifact() {
         {"labels", {0}},
         {"count", 1},
         {"tolerance",
-         {{"cpu", {{"noise", 0.0}, {"image", 5e-5}}}, {"other", {{"noise", 1e-5}, {"image", 0.01}}}}}}}};
+         {{"cpu", {{"noise", 0.0}, {"image", 5e-5}}},
+          {"other", {{"noise", 1e-5}, {"image", 0.01}}}}}}}};
   weights["w"] = std::string(12, '\0');
 }
 
@@ -81,16 +83,21 @@ std::string ToyArtifact::Bytes() const {
   json digests;
   const auto add = [&](const std::string& name, const std::string& dtype, const json& shape,
                        const std::string& bytes) {
-    header[name] = {{"dtype", dtype}, {"shape", shape}, {"data_offsets", {data.size(), data.size() + bytes.size()}}};
+    header[name] = {{"dtype", dtype},
+                    {"shape", shape},
+                    {"data_offsets", {data.size(), data.size() + bytes.size()}}};
     digests[name] = Sha256(bytes);
     data += bytes;
     const size_t padding = (64 - data.size() % 64) % 64;
     if (padding == 0) return;
     header["padding." + std::to_string(data.size())] = {
-        {"dtype", "U8"}, {"shape", {padding}}, {"data_offsets", {data.size(), data.size() + padding}}};
+        {"dtype", "U8"},
+        {"shape", {padding}},
+        {"data_offsets", {data.size(), data.size() + padding}}};
     data.append(padding, '\0');
   };
-  for (const auto& [name, bytes] : weights) add("weights/" + name, "F32", {bytes.size() / 4}, bytes);
+  for (const auto& [name, bytes] : weights)
+    add("weights/" + name, "F32", {bytes.size() / 4}, bytes);
   add("programs/init", "U8", {4}, "init");
   add("programs/step", "U8", {4}, "step");
   add("reference/noise", "F32", {1, 2, 3, 1}, std::string(24, '\0'));

@@ -22,7 +22,8 @@ struct ToyArtifact {
 // A container of these header and data, padded as the format asks.
 std::string MakeContainer(const nlohmann::ordered_json& header, const std::string& data);
 
-// The code and message of the Error that `action` throws, as "code: message"; empty if it throws none.
+// The code and message of the Error that `action` throws, as "code: message"; empty if it throws
+// none.
 template <typename Action>
 std::string ErrorOf(Action&& action);
 

@@ -17,6 +17,8 @@ def load_dataset(
         return fashion_mnist(split, folder)
     if name == "digits":
         if folder is not None or split != "train":
-            raise ValueError("digits come with scikit-learn: they have neither folder nor test split")
+            raise ValueError(
+                "digits come with scikit-learn: they have neither folder nor test split"
+            )
         return digits()
     raise ValueError(f"unknown data set {name!r}; choose fashion-mnist or digits")

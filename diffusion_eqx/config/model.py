@@ -39,11 +39,11 @@ class AbstractDiffusionConfig:
     @model_validator(mode="after")
     def _channels_agree(self) -> "AbstractDiffusionConfig":
         channels = self.input_shape[2]
-        for field in ("in_channels", "out_channels"):
-            given = getattr(self.backbone, field)
+        for name in ("in_channels", "out_channels"):
+            given = getattr(self.backbone, name)
             if given != channels:
                 raise ValueError(
-                    f"backbone.{field} is {given}, but input_shape={self.input_shape} has "
+                    f"backbone.{name} is {given}, but input_shape={self.input_shape} has "
                     f"{channels} channels: they must be equal"
                 )
         return self

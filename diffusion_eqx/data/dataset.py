@@ -30,7 +30,7 @@ class ImageDataset:
             if not np.issubdtype(images.dtype, np.floating):
                 raise ValueError(f"images must be uint8 or floating point; got {images.dtype}")
             low, high = float(images.min()), float(images.max())
-            if not (-1.0 <= low and high <= 1.0):
+            if not (low >= -1.0 and high <= 1.0):
                 raise ValueError(
                     f"floating-point images must lie in [-1, 1]; these lie in [{low}, {high}]: scale "
                     "them, e.g. images / 127.5 - 1"
@@ -51,14 +51,26 @@ class ImageDataset:
         """One more than the largest label, or None without labels."""
         return None if self.labels is None else int(self.labels.max()) + 1
 
-    def batches(self, batch_size: int, *, seed: int) -> grain.MapDataset:
+    def batches(self, batch_size: int, *, seed: int) -> "Batches":
         """An endless, shuffled stream in which batch i is a pure function of `seed` and i.
 
         Each epoch has an order of its own. Since any batch can be asked for by number, resuming a run
         needs no more than the number of the next step.
         """
         stream = grain.MapDataset.source(_Rows(self)).seed(seed).shuffle().repeat()
-        return stream.batch(batch_size)
+        return Batches(stream.batch(batch_size))
+
+
+class Batches:
+    """Training batches by number: a dictionary of `images` (B, H, W, C) and, if there are, `labels`."""
+
+    def __init__(self, stream: grain.MapDataset):
+        self._stream = stream
+
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+        batch = self._stream[number]
+        assert isinstance(batch, dict)
+        return batch
 
 
 class _Rows:

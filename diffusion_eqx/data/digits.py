@@ -8,6 +8,8 @@ from diffusion_eqx.data.dataset import ImageDataset
 
 def digits() -> ImageDataset:
     """The digits with their labels, scaled from 0 … 16 to [−1, 1]."""
-    bunch = sklearn.datasets.load_digits()
-    images = (bunch.images / 8.0 - 1.0).astype(np.float32)[..., None]
-    return ImageDataset(images, bunch.target.astype(np.int32), tuple(str(d) for d in range(10)))
+    pixels, labels = sklearn.datasets.load_digits(return_X_y=True)
+    images = (np.asarray(pixels) / 8.0 - 1.0).astype(np.float32).reshape(-1, 8, 8, 1)
+    return ImageDataset(
+        images, np.asarray(labels).astype(np.int32), tuple(str(d) for d in range(10))
+    )

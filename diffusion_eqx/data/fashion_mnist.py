@@ -58,6 +58,8 @@ def _find() -> Path:
 
 def _read_idx(path: Path, header: int) -> np.ndarray:
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; the folder must hold the four *-ubyte.gz files")
+        raise FileNotFoundError(
+            f"{path} is missing; the folder must hold the four *-ubyte.gz files"
+        )
     with gzip.open(path) as file:
         return np.frombuffer(file.read(), np.uint8, offset=header)

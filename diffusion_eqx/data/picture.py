@@ -16,7 +16,9 @@ def image_grid(images: Images | np.ndarray, columns: int, *, margin: int = 2) ->
     count, height, width, channels = pictures.shape
     rows = -(-count // columns)
     canvas = np.full(
-        (rows * (height + margin) + margin, columns * (width + margin) + margin, channels), 255, np.uint8
+        (rows * (height + margin) + margin, columns * (width + margin) + margin, channels),
+        255,
+        np.uint8,
     )
     for number, picture in enumerate(pictures):
         top = margin + (number // columns) * (height + margin)
@@ -31,7 +33,9 @@ def save_picture(path: str | Path, pixels: np.ndarray, *, zoom: int = 1) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     if zoom > 1:
-        picture = picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST)
+        picture = picture.resize(
+            (picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST
+        )
     partial = path.with_name(f".{path.name}.partial{path.suffix}")
     picture.save(partial)
     os.replace(partial, path)

@@ -111,8 +111,13 @@ class AbstractDiffusionModel(eqx.Module):
                     "guidance_scale needs a class-conditional model; this one was configured with "
                     "backbone.num_classes=None"
                 )
-            denoiser = ClassifierFreeGuidance(denoiser, guidance_scale, self.num_classes)
-        return ClipDenoised(denoiser) if self.config.clip_denoised else denoiser
+            # pyright takes the abstract `schedule`, a property there, for an argument.
+            denoiser = ClassifierFreeGuidance(  # pyright: ignore[reportCallIssue]
+                denoiser, guidance_scale, self.num_classes
+            )
+        if self.config.clip_denoised:
+            denoiser = ClipDenoised(denoiser)  # pyright: ignore[reportCallIssue]
+        return denoiser
 
     def sampler(
         self,
@@ -221,7 +226,9 @@ class AbstractDiffusionModel(eqx.Module):
             return None
         labels = jnp.asarray(labels)
         if labels.shape != (count,):
-            raise ValueError(f"labels must have shape ({count},), one for each sample; got {labels.shape}")
+            raise ValueError(
+                f"labels must have shape ({count},), one for each sample; got {labels.shape}"
+            )
         return labels
 
 
@@ -229,7 +236,7 @@ def assemble(config: AbstractDiffusionConfig, *, key: PRNGKey) -> Denoiser:
     """The denoiser that a configuration describes, with fresh weights."""
     backbone = build_unet(config.backbone, config.input_shape[:2], key=key)
     return Denoiser(
-        backbone,
-        build_schedule(config.noise_schedule),
-        build_parameterization(config.prediction_type),
+        backbone=backbone,
+        schedule=build_schedule(config.noise_schedule),
+        parameterization=build_parameterization(config.prediction_type),
     )

@@ -26,9 +26,7 @@ def build_parameterization(prediction_type: PredictionType) -> AbstractParameter
     return {"epsilon": Epsilon, "sample": Sample, "v_prediction": VPrediction}[prediction_type]()
 
 
-def build_unet(
-    config: UNetBackboneConfig, image_size: tuple[int, int], *, key: PRNGKey
-) -> UNet:
+def build_unet(config: UNetBackboneConfig, image_size: tuple[int, int], *, key: PRNGKey) -> UNet:
     """A U-Net with fresh weights. `image_size`, (height, width), decides which levels attend.
 
     **Raises:** `ValueError` if an attention resolution is that of no level.
@@ -59,7 +57,9 @@ def attention_levels(config: UNetBackboneConfig, image_size: tuple[int, int]) ->
         sizes.append(-(-sizes[-1] // 2))
     picked = []
     for resolution in config.attention_resolutions:
-        levels = [level for level, size in enumerate(sizes) if resolution < 2 * size <= 2 * resolution]
+        levels = [
+            level for level, size in enumerate(sizes) if resolution < 2 * size <= 2 * resolution
+        ]
         if not levels:
             raise ValueError(
                 f"attention_resolutions has {resolution}, but the levels of a "

@@ -28,6 +28,4 @@ class DDPMModel(AbstractDiffusionModel):
         guidance_scale: Real | None = None,
     ) -> Images:
         """Ancestral sampling over all T timesteps: (n_samples, height, width, channels) in [−1, 1]."""
-        return self.sample(
-            n_samples, "ddpm", key=key, labels=labels, guidance_scale=guidance_scale
-        )
+        return self.sample(n_samples, "ddpm", key=key, labels=labels, guidance_scale=guidance_scale)

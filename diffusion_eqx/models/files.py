@@ -93,7 +93,8 @@ def load_model(path: str | Path) -> SavedModel:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
+            names = file.keys()
+            arrays = {name: file.get_tensor(name) for name in names}
     except safetensors.SafetensorError as error:
         raise ModelFileError(f"{path} is damaged or not a safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
@@ -108,7 +109,9 @@ def load_model(path: str | Path) -> SavedModel:
         )
     kind = json.loads(metadata["config"]).get("kind")
     if kind not in _KINDS:
-        raise ModelFileError(f"{path} holds a model of unknown kind {kind!r}; known: {list(_KINDS)}")
+        raise ModelFileError(
+            f"{path} holds a model of unknown kind {kind!r}; known: {list(_KINDS)}"
+        )
     config_class, model_class = _KINDS[kind]
     config = from_json(config_class, metadata["config"])
     # Only shapes are built here; no random weights are drawn to be thrown away.

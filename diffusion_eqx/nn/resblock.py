@@ -56,7 +56,9 @@ class ResBlock(eqx.Module):
         self.dropout = eqx.nn.Dropout(dropout)
         self.conv2 = Conv(out_channels, out_channels, 3, key=key2, zero=True)
         self.shortcut = (
-            None if in_channels == out_channels else Conv(in_channels, out_channels, 1, key=key_shortcut)
+            None
+            if in_channels == out_channels
+            else Conv(in_channels, out_channels, 1, key=key_shortcut)
         )
 
     def __call__(

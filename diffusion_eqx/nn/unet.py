@@ -94,7 +94,9 @@ class UNet(eqx.Module):
 
         self.time_embedding = TimeEmbedding(embedding_dim, key=next(keys))
         self.class_embedding = (
-            None if num_classes is None else ClassEmbedding(num_classes, embedding_dim, key=next(keys))
+            None
+            if num_classes is None
+            else ClassEmbedding(num_classes, embedding_dim, key=next(keys))
         )
         self.conv_in = Conv(in_channels, channels[0], 3, key=next(keys))
         last = len(channels) - 1
@@ -120,7 +122,9 @@ class UNet(eqx.Module):
         for level in range(last, -1, -1):
             blocks = []
             for _ in range(num_res_blocks + 1):
-                blocks.append(block(current + skips.pop(), channels[level], level in attention_levels))
+                blocks.append(
+                    block(current + skips.pop(), channels[level], level in attention_levels)
+                )
                 current = channels[level]
             resample = Conv(current, current, 3, key=next(keys)) if level > 0 else None
             self.up.append(_Level(blocks, resample))
@@ -146,7 +150,9 @@ class UNet(eqx.Module):
         if self.class_embedding is not None:
             embedding = embedding + self.class_embedding(cond, x.shape[0])
         elif cond is not None:
-            raise ValueError("this U-Net has no class embedding: build it with num_classes, or pass cond=None")
+            raise ValueError(
+                "this U-Net has no class embedding: build it with num_classes, or pass cond=None"
+            )
         embedding = jax.nn.silu(embedding)
         counter = itertools.count()
 

@@ -1,6 +1,5 @@
 """Denoising diffusion implicit models (Song, Meng & Ermon 2021)."""
 
-import equinox as eqx
 import jax.numpy as jnp
 
 from diffusion_eqx._typing import Cond, Real
@@ -28,7 +27,7 @@ class DDIMSampler(AbstractSampler):
     @property
     def deterministic(self) -> bool:
         """Whether eta is known to be 0 while tracing, so that no noise need be drawn."""
-        return not eqx.is_array(self.eta) and self.eta == 0.0
+        return isinstance(self.eta, int | float) and self.eta == 0
 
     def step(self, state: State, index: Index, steps: Index, cond: Cond = None) -> State:
         """One step; the last one (s = 0) returns x0."""

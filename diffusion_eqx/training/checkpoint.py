@@ -25,7 +25,8 @@ class Checkpoints:
     def __init__(self, folder: str | Path, *, run: dict[str, Any], keep: int = 2):
         self._run = run
         self._manager = ocp.CheckpointManager(
-            Path(folder).absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+            Path(folder).absolute(),
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -55,9 +56,11 @@ class Checkpoints:
                 "start a new run"
             )
         arguments = ocp.args.Composite(run=ocp.args.JsonRestore())
-        run = self._manager.restore(step, args=arguments).run
+        run = self._manager.restore(step, args=arguments)["run"]
         if run != self._run:
-            changed = sorted(k for k in self._run.keys() | run.keys() if self._run.get(k) != run.get(k))
+            changed = sorted(
+                k for k in self._run.keys() | run.keys() if self._run.get(k) != run.get(k)
+            )
             raise ResumeError(
                 f"the checkpoint in {self._manager.directory} belongs to another run: "
                 + "; ".join(f"{k} was {run.get(k)}, is {self._run.get(k)}" for k in changed)
@@ -68,7 +71,7 @@ class Checkpoints:
             state=ocp.args.StandardRestore(target), history=ocp.args.JsonRestore()
         )
         restored = self._manager.restore(step, args=arguments)
-        return _from_arrays(restored.state, like), restored.history["rows"]
+        return _from_arrays(restored["state"], like), restored["history"]["rows"]
 
     def discard(self) -> None:
         """Delete all checkpoints, for a new run in the same place."""

@@ -6,6 +6,7 @@ import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -44,7 +45,7 @@ def fit(
     recipe: Recipe,
     config: DiffusionTrainingConfig,
     *,
-    cadence: Cadence = Cadence(),  # noqa: B008 (frozen)
+    cadence: Cadence = Cadence(),
     checkpoints: Checkpoints | None = None,
     resume: bool = False,
     log: Path | None = None,
@@ -134,13 +135,15 @@ def _stop_requests() -> Iterator[list[int]]:
     A second signal of the same kind has its usual effect.
     """
     received: list[int] = []
+    before: dict[int, Any] = {}
 
     def note(number: int, frame: object) -> None:
         received.append(number)
         signal.signal(number, before[number])
 
     try:
-        before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
     except ValueError:  # Not in the main thread: signals are somebody else's to handle.
         yield received
         return

@@ -33,12 +33,15 @@ def read_artifact(path: str | Path) -> Artifact:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            names = [name for name in file.keys() if not name.startswith("padding.")]
+            stored = file.keys()
+            names = [name for name in stored if not name.startswith("padding.")]
             tensors = {name: file.get_tensor(name) for name in names}
     except safetensors.SafetensorError as error:
         raise ArtifactError(f"{path} is damaged or not a safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
-        raise ArtifactError(f"{path} is no artifact: its format is {metadata.get('format')!r}, not {FORMAT!r}")
+        raise ArtifactError(
+            f"{path} is no artifact: its format is {metadata.get('format')!r}, not {FORMAT!r}"
+        )
     if metadata.get("format_version") != FORMAT_VERSION:
         raise ArtifactError(
             f"{path} has format version {metadata.get('format_version')!r}; this release reads "
@@ -46,7 +49,9 @@ def read_artifact(path: str | Path) -> Artifact:
         )
     text = metadata.get("manifest", "")
     if hashlib.sha256(text.encode()).hexdigest() != metadata.get("manifest_sha256"):
-        raise ArtifactError(f"{path} is damaged: its manifest does not have the digest it should have")
+        raise ArtifactError(
+            f"{path} is damaged: its manifest does not have the digest it should have"
+        )
     manifest = json.loads(text)
     digests = manifest["tensors"]
     if digests.keys() != tensors.keys():
@@ -54,5 +59,7 @@ def read_artifact(path: str | Path) -> Artifact:
         raise ArtifactError(f"{path} is damaged: tensors and manifest disagree about {odd}")
     for name, tensor in tensors.items():
         if hashlib.sha256(tensor.tobytes()).hexdigest() != digests[name]:
-            raise ArtifactError(f"{path} is damaged: {name} does not have the digest it should have")
+            raise ArtifactError(
+                f"{path} is damaged: {name} does not have the digest it should have"
+            )
     return Artifact(manifest, tensors)

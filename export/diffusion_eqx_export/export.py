@@ -74,7 +74,10 @@ def export_sampler(
     programs = SamplerPrograms(
         make_sampler,
         weights=weights,
-        parameters={n: np.dtype({"I32": "int32", "F32": "float32"}[p["dtype"]]) for n, p in parameters.items()},
+        parameters={
+            n: np.dtype({"I32": "int32", "F32": "float32"}[p["dtype"]])
+            for n, p in parameters.items()
+        },
         conditional=model.num_classes is not None,
         image_shape=image_shape,
     )
@@ -98,7 +101,9 @@ def export_sampler(
     ]
     labels = _labels(model.num_classes, training)
     defaults = {name: p["default"] for name, p in parameters.items() if name != "steps"}
-    reference, arrays = _reference(make_sampler(list(weights.values()), defaults), image_shape, labels)
+    reference, arrays = _reference(
+        make_sampler(list(weights.values()), defaults), image_shape, labels
+    )
     tensors |= arrays
     manifest = {
         "name": model.config.name,
@@ -185,12 +190,12 @@ def _labels(num_classes: int | None, training: dict[str, Any]) -> dict[str, Any]
     return {"count": num_classes, "null": num_classes, "names": list(names)}
 
 
-def _add_program(
-    tensors: dict[str, np.ndarray], name: str, program: Program
-) -> dict[str, Any]:
+def _add_program(tensors: dict[str, np.ndarray], name: str, program: Program) -> dict[str, Any]:
     """Store a program, once if another has the same bytes, and describe it for the manifest."""
     bytecode = np.frombuffer(program.lowered.bytecode, np.uint8)
-    twins = (other for other, t in tensors.items() if t.dtype == np.uint8 and np.array_equal(t, bytecode))
+    twins = (
+        other for other, t in tensors.items() if t.dtype == np.uint8 and np.array_equal(t, bytecode)
+    )
     tensor = next(twins, f"programs/{name}")
     tensors[tensor] = bytecode
     return {
