@@ -1,0 +1,91 @@
+"""Imports go one way, and what users read runs."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# In order of dependence: a room imports only itself and what stands before it.
+ROOMS = [
+    "_typing",
+    "random_keys",
+    "config",
+    "schedules",
+    "parameterization",
+    "nn",
+    "denoiser",
+    "guidance",
+    "samplers",
+    "editing",
+    "losses",
+    "data",
+    "models",
+    "evaluation",
+    "training",
+    "cli",
+]
+
+
+def imported(path: Path) -> set[str]:
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            modules.add(node.module or "")
+    return modules
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "diffusion_eqx").rglob("*.py")), ids=lambda p: p.stem)
+def test_imports_go_one_way(path):
+    parts = path.relative_to(ROOT / "diffusion_eqx").with_suffix("").parts
+    if parts == ("__init__",):
+        return
+    allowed = ROOMS[: ROOMS.index(parts[0]) + 1]
+    for module in imported(path):
+        assert not module.startswith("diffusion_eqx_export"), f"{path} imports {module}"
+        if module.startswith("diffusion_eqx."):
+            assert module.split(".")[1] in allowed, f"{path} imports {module}"
+
+
+def test_configuration_imports_no_jax():
+    for path in (ROOT / "diffusion_eqx" / "config").glob("*.py"):
+        assert not any(module.split(".")[0] in {"jax", "equinox"} for module in imported(path))
+
+
+def test_no_package_is_called_export():
+    assert not (ROOT / "export" / "__init__.py").exists()
+
+
+def blocks(language: str) -> list[str]:
+    text = (ROOT / "README.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_every_snippet_of_the_readme_runs(tmp_path):
+    """In order, in a folder that holds a small model where the demo would leave its own."""
+    from diffusion_eqx.models import save_model
+    from tests.artifacts import small_saved_model
+
+    (tmp_path / "demo").mkdir()
+    saved = small_saved_model(10)
+    save_model(tmp_path / "demo" / "model.safetensors", saved.model, ema=True)
+    python = "\n".join(blocks("python"))
+    assert python.count("import") >= 5
+    subprocess.run([sys.executable, "-c", python], cwd=tmp_path, check=True)
+    shell = "\n".join(line for block in blocks("sh") for line in block.splitlines())
+    commands = [line for line in shell.splitlines() if not line.startswith(("make ", "git ", "cd "))]
+    assert len(commands) >= 5
+    script = "set -e\n" + "\n".join(commands)
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    environment = {"PATH": path, "HOME": str(tmp_path)}
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, check=True, env=environment)
+    assert (tmp_path / "demo" / "sampler.safetensors").exists()
+    assert (tmp_path / "bags.png").exists()
