@@ -36,7 +36,7 @@ demo: $(STAMPS)/runtime $(STAMPS)/data $(BIN)/diffusion-sampler ## train on real
 test: lint test-native test-python ## run all checks and tests
 
 test-python: $(STAMPS)/dev $(STAMPS)/data $(BIN)/diffusion-sampler $(STAMPS)/asan ## run the Python tests
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_FLAGS)
 
 test-native: $(STAMPS)/asan ## run the native program's own tests, under sanitizers
 	cd cpp_runner && $(PATH_WITH_TOOLS) ctest --preset asan

@@ -84,7 +84,9 @@ def main() -> None:
             for _ in range(ROUNDS)
         ]
     print(f"batch {BATCH}, {STEPS} steps, guided; medians of {ROUNDS} interleaved rounds")
-    for name, column in zip(("scan", "50 forwards", "native loop"), zip(*rows, strict=True), strict=True):
+    for name, column in zip(
+        ("scan", "50 forwards", "native loop"), zip(*rows, strict=True), strict=True
+    ):
         print(f"  {name:12} {statistics.median(column):.3f} s")
     print(f"  scan / 50 forwards: {statistics.median(a / b for a, b, _ in rows):.3f}")
     print(f"  native / scan:      {statistics.median(c / a for a, _, c in rows):.3f}")

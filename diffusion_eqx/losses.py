@@ -111,7 +111,7 @@ def drop_cond(key: PRNGKey, cond: Cond, null_cond: Cond, probability: float) -> 
     batch = len(jax.tree.leaves(cond)[0])
     drop = jax.random.bernoulli(key, probability, (batch,))
 
-    def replace(c: Array, null: Array) -> Array:
+    def replace(c: Array, null: Array | int | float) -> Array:
         return jnp.where(
             drop.reshape((batch,) + (1,) * (c.ndim - 1)), jnp.asarray(null, c.dtype), c
         )

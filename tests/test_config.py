@@ -55,6 +55,7 @@ def test_configs_are_frozen_and_hashable(config):
         (DDPMConfig, {"input_shape": (28, 28, 3)}, ["in_channels", "3 channels"]),
         (DDIMConfig, {"num_inference_steps": 2000}, ["num_inference_steps", "1000"]),
         (DDIMConfig, {"eta": 2.0}, ["eta", "2.0"]),
+        (DDIMConfig, {"guidance_interval": (0.9, 0.1)}, ["guidance_interval", "0.9"]),
         (DiffusionTrainingConfig, {"steps": 5, "warmup_steps": 5}, ["warmup_steps", "steps=5"]),
     ],
 )

@@ -82,6 +82,19 @@ def test_guidance_extrapolates_from_the_unconditional(getkey):
         np.testing.assert_allclose(guided, expected, atol=1e-5)
 
 
+def test_guidance_acts_inside_its_interval_only(getkey):
+    x, cond = jax.random.normal(getkey(), (8, 2)), jnp.zeros(8, jnp.int32)
+    limited = ClassifierFreeGuidance(MIXTURE, 3.0, -1, interval=(0.2, 0.7))
+    whole = ClassifierFreeGuidance(MIXTURE, 3.0, -1)
+    for t, expected in ((0.1, MIXTURE), (0.5, whole), (0.9, MIXTURE)):
+        t = jnp.asarray(t)
+        np.testing.assert_array_equal(limited(x, t, cond).x0, expected(x, t, cond).x0)
+    times = jnp.where(jnp.arange(8) < 4, 0.1, 0.5)
+    mixed = limited(x, times, cond).x0
+    np.testing.assert_allclose(mixed[:4], MIXTURE(x, times, cond).x0[:4], atol=1e-6)
+    np.testing.assert_allclose(mixed[4:], whole(x, times, cond).x0[4:], atol=1e-6)
+
+
 def test_guidance_without_condition_is_refused(getkey):
     guided = ClassifierFreeGuidance(MIXTURE, 2.0, -1)
     with pytest.raises(ValueError, match="needs a conditioning"):

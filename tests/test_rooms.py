@@ -42,7 +42,9 @@ def imported(path: Path) -> set[str]:
     return modules
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "diffusion_eqx").rglob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "diffusion_eqx").rglob("*.py")), ids=lambda p: p.stem
+)
 def test_imports_go_one_way(path):
     parts = path.relative_to(ROOT / "diffusion_eqx").with_suffix("").parts
     if parts == ("__init__",):
@@ -81,7 +83,9 @@ def test_every_snippet_of_the_readme_runs(tmp_path):
     assert python.count("import") >= 5
     subprocess.run([sys.executable, "-c", python], cwd=tmp_path, check=True)
     shell = "\n".join(line for block in blocks("sh") for line in block.splitlines())
-    commands = [line for line in shell.splitlines() if not line.startswith(("make ", "git ", "cd "))]
+    commands = [
+        line for line in shell.splitlines() if not line.startswith(("make ", "git ", "cd "))
+    ]
     assert len(commands) >= 5
     script = "set -e\n" + "\n".join(commands)
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"

@@ -14,6 +14,9 @@ LossType = Literal["mse", "l1", "huber"]
 PredictionType = Literal["epsilon", "sample", "v_prediction"]
 
 
+UnitFloat = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AbstractDiffusionConfig:
     """What every pixel-space diffusion model needs to know.
@@ -26,6 +29,8 @@ class AbstractDiffusionConfig:
       v = alpha·eps - sigma·x0.
     - `loss_type`: how far the prediction is from its target: squared, absolute or Huber error.
     - `clip_denoised`: keep predicted clean images in [-1, 1] while sampling.
+    - `guidance_interval`: times (0 clean, 1 noise) between which classifier-free guidance acts; outside,
+      its scale is 1.
     """
 
     name: str = "diffusion"
@@ -35,9 +40,10 @@ class AbstractDiffusionConfig:
     prediction_type: PredictionType = "epsilon"
     loss_type: LossType = "mse"
     clip_denoised: bool = True
+    guidance_interval: tuple[UnitFloat, UnitFloat] = (0.0, 1.0)
 
     @model_validator(mode="after")
-    def _channels_agree(self) -> "AbstractDiffusionConfig":
+    def _parts_agree(self) -> "AbstractDiffusionConfig":
         channels = self.input_shape[2]
         for name in ("in_channels", "out_channels"):
             given = getattr(self.backbone, name)
@@ -46,6 +52,10 @@ class AbstractDiffusionConfig:
                     f"backbone.{name} is {given}, but input_shape={self.input_shape} has "
                     f"{channels} channels: they must be equal"
                 )
+        if self.guidance_interval[0] > self.guidance_interval[1]:
+            raise ValueError(
+                f"guidance_interval must be (earliest, latest) time; got {self.guidance_interval}"
+            )
         return self
 
 

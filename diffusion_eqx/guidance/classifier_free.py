@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from diffusion_eqx._typing import Batch, Cond, PRNGKey, Real, Time
 from diffusion_eqx.denoiser import AbstractDenoiser, Prediction
-from diffusion_eqx.schedules import AbstractSchedule
+from diffusion_eqx.schedules import AbstractSchedule, like
 
 
 class ClassifierFreeGuidance(AbstractDenoiser):
@@ -14,11 +14,15 @@ class ClassifierFreeGuidance(AbstractDenoiser):
     `w = 1` is exactly the conditional prediction, `w = 0` the unconditional one. Both branches run in
     one call of twice the batch. `unconditional_conditioning` is the null token: a PyTree like the
     `cond` of a single example, e.g. the integer `num_classes`.
+
+    Outside `interval`, a pair of times, the scale is 1: guidance at the noisiest times makes samples
+    alike, and at the cleanest it does nothing (Kynkäänniemi et al. 2024).
     """
 
     denoiser: AbstractDenoiser
     guidance_scale: Real
     unconditional_conditioning: Cond
+    interval: tuple[float, float] = (0.0, 1.0)
 
     @property
     def schedule(self) -> AbstractSchedule:
@@ -47,5 +51,7 @@ class ClassifierFreeGuidance(AbstractDenoiser):
         x0, _ = self.denoiser(jnp.concatenate([x_t, x_t]), both_t, both, key=key)
         x0_cond, x0_uncond = jnp.split(x0, 2)
         # Written around the conditional branch, so that w = 1 gives it bit for bit.
-        x0 = x0_cond + (self.guidance_scale - 1.0) * (x0_cond - x0_uncond)
+        inside = (t >= self.interval[0]) & (t <= self.interval[1])
+        extra = like(jnp.where(inside, self.guidance_scale - 1.0, 0.0), x_t)
+        x0 = x0_cond + extra * (x0_cond - x0_uncond)
         return Prediction.from_x0(self.schedule, x_t, t, x0)

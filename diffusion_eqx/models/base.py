@@ -113,7 +113,7 @@ class AbstractDiffusionModel(eqx.Module):
                 )
             # pyright takes the abstract `schedule`, a property there, for an argument.
             denoiser = ClassifierFreeGuidance(  # pyright: ignore[reportCallIssue]
-                denoiser, guidance_scale, self.num_classes
+                denoiser, guidance_scale, self.num_classes, self.config.guidance_interval
             )
         if self.config.clip_denoised:
             denoiser = ClipDenoised(denoiser)  # pyright: ignore[reportCallIssue]

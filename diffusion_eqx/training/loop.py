@@ -123,7 +123,9 @@ def _place(state: TrainState, batch_size: int):
     if batch_size % len(devices):
         devices = devices[:1]
     mesh = jax.make_mesh((len(devices),), ("batch",), (AxisType.Auto,), devices=devices)
-    state = eqx.filter_shard(state, NamedSharding(mesh, PartitionSpec()))
+    arrays, rest = eqx.partition(state, eqx.is_array)
+    arrays = jax.device_put(arrays, NamedSharding(mesh, PartitionSpec()))
+    state = eqx.combine(arrays, rest)
     split = NamedSharding(mesh, PartitionSpec("batch"))
     return state, lambda batch: jax.device_put(batch, split)
 

@@ -87,7 +87,7 @@ def train_step(
     ema = optax.incremental_update(
         eqx.filter(backbone, eqx.is_inexact_array), state.ema, jnp.where(due, 1.0 - decay, 0.0)
     )
-    metrics = {"loss": loss, "grad_norm": optax.global_norm(grads)}
+    metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
     return TrainState(backbone, ema, opt_state, state.step + 1, state.key), metrics
 
 
