@@ -113,10 +113,13 @@ class AbstractDiffusionModel(eqx.Module):
                 )
             # pyright takes the abstract `schedule`, a property there, for an argument.
             denoiser = ClassifierFreeGuidance(  # pyright: ignore[reportCallIssue]
-                denoiser, guidance_scale, self.num_classes, self.config.guidance_interval
+                denoiser=denoiser,
+                guidance_scale=guidance_scale,
+                unconditional_conditioning=self.num_classes,
+                interval=self.config.guidance_interval,
             )
         if self.config.clip_denoised:
-            denoiser = ClipDenoised(denoiser)  # pyright: ignore[reportCallIssue]
+            denoiser = ClipDenoised(denoiser=denoiser)  # pyright: ignore[reportCallIssue]
         return denoiser
 
     def sampler(
