@@ -6,11 +6,12 @@ oracles against which samplers are tested.
 """
 
 from abc import abstractmethod
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from diffusion_eqx._typing import Batch, Cond, PRNGKey, Time
@@ -19,16 +20,27 @@ from diffusion_eqx.schedules import AbstractSchedule, like
 
 
 class Prediction(NamedTuple):
-    """Estimates of the clean example and of the noise, with x_t = alpha·x0 + sigma·eps."""
+    """Estimates of the clean example and of the noise, with x_t = alpha·x0 + sigma·eps.
+
+    `variance_fraction`, from networks that learn the variance of a step: 0 stands for the least and 1 for
+    the greatest log-variance that a step can have (Nichol & Dhariwal 2021, eq. 15).
+    """
 
     x0: Batch
     eps: Batch
+    variance_fraction: Batch | None = None
 
     @staticmethod
-    def from_x0(schedule: AbstractSchedule, x_t: Batch, t: Time, x0: Batch) -> "Prediction":
+    def from_x0(
+        schedule: AbstractSchedule,
+        x_t: Batch,
+        t: Time,
+        x0: Batch,
+        variance_fraction: Batch | None = None,
+    ) -> "Prediction":
         """Complete an estimate of x0: eps = (x_t − alpha·x0) / sigma, for t > 0."""
         alpha, sigma = like(schedule.alpha(t), x_t), like(schedule.sigma(t), x_t)
-        return Prediction(x0, (x_t - alpha * x0) / sigma)
+        return Prediction(x0, (x_t - alpha * x0) / sigma, variance_fraction)
 
 
 @runtime_checkable
@@ -43,9 +55,19 @@ class Backbone(Protocol):
 
 
 class AbstractDenoiser(eqx.Module):
-    """`(x_t, t, cond, key) -> Prediction(x0, eps)`; guidance wraps one and is one."""
+    """`(x_t, t, cond, key) -> Prediction(x0, eps)`; guidance wraps one and is one.
 
-    schedule: eqx.AbstractVar[AbstractSchedule]
+    `exact_pair`: whether x_t = alpha·x0 + sigma·eps holds for what is predicted. Only `CFGPlusPlus` breaks
+    it, on purpose, and samplers that do not read both halves refuse such a denoiser.
+    """
+
+    # A type checker takes an AbstractVar for an argument of __init__, a ClassVar not.
+    if TYPE_CHECKING:
+        schedule: ClassVar[AbstractSchedule]
+        exact_pair: ClassVar[bool]
+    else:
+        schedule: eqx.AbstractVar[AbstractSchedule]
+        exact_pair: eqx.AbstractVar[bool]
 
     @abstractmethod
     def __call__(
@@ -54,12 +76,37 @@ class AbstractDenoiser(eqx.Module):
         """Estimate x0 and eps of the noisy examples `x_t` at time `t` in (0, 1]."""
 
 
-class Denoiser(AbstractDenoiser):
-    """A network with the schedule and the parameterization it was (or will be) trained for."""
+class AbstractExactDenoiser(AbstractDenoiser):
+    """A denoiser whose prediction explains x_t."""
+
+    @property
+    def exact_pair(self) -> bool:
+        """True."""
+        return True
+
+
+class Denoiser(AbstractExactDenoiser):
+    """A network with the schedule and the parameterization it was (or will be) trained for.
+
+    With `learned_variance`, the network gives twice the channels of its input; the second half is the
+    prediction's `variance_fraction`, from −1 … 1.
+
+    **Raises:** `ValueError` if the schedule has no signal at t = 1 and the parameterization needs some.
+    """
 
     backbone: Backbone
     schedule: AbstractSchedule
     parameterization: AbstractParameterization
+    learned_variance: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        if self.parameterization.needs_signal and _signal_vanishes(self.schedule):
+            name = type(self.parameterization).__name__
+            raise ValueError(
+                f"{name} cannot be used with this schedule: nothing of the signal is left at t = 1, where "
+                f"x0 cannot be found from the output of a network that predicts {name}; choose Velocity, "
+                "VPrediction or Sample, or a schedule that keeps some signal"
+            )
 
     def __call__(
         self, x_t: Batch, t: Time, cond: Cond = None, *, key: PRNGKey | None = None
@@ -68,11 +115,21 @@ class Denoiser(AbstractDenoiser):
         c = self.parameterization.coefficients(self.schedule, t)
         c_noise = jnp.broadcast_to(c.c_noise, x_t.shape[:1])
         output = self.backbone(like(c.c_in, x_t) * x_t, c_noise, cond, key=key)
+        variance = None
+        if self.learned_variance:
+            output, variance = jnp.split(output, 2, axis=-1)
+            variance = 0.5 * (variance + 1.0)
         x0 = like(c.c_skip, x_t) * x_t + like(c.c_out, x_t) * output
-        return Prediction.from_x0(self.schedule, x_t, t, x0)
+        return Prediction.from_x0(self.schedule, x_t, t, x0, variance)
 
 
-class GaussianDenoiser(AbstractDenoiser):
+def _signal_vanishes(schedule: AbstractSchedule) -> bool:
+    """Whether alpha(1) is 0. While tracing this cannot be known, and is not claimed."""
+    alpha = schedule.alpha(jnp.ones(()))
+    return not isinstance(alpha, Tracer) and float(alpha) == 0.0
+
+
+class GaussianDenoiser(AbstractExactDenoiser):
     """Exact for data ~ N(mean, std²), independent in each coordinate.
 
     E[x0 | x_t] = mean + alpha·std² / (alpha²·std² + sigma²) · (x_t − alpha·mean).
@@ -93,7 +150,7 @@ class GaussianDenoiser(AbstractDenoiser):
         return Prediction.from_x0(self.schedule, x_t, t, x0)
 
 
-class GaussianMixtureDenoiser(AbstractDenoiser):
+class GaussianMixtureDenoiser(AbstractExactDenoiser):
     """Exact for data from a mixture of isotropic Gaussians, sum_k weights_k N(means_k, stds_k² I).
 
     With r_k(x_t) the probability that x_t came from component k, a Gaussian N(alpha·m_k, s_k²·alpha² +

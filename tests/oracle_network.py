@@ -19,7 +19,7 @@ class OracleNetwork(eqx.Module):
 
     def __call__(self, x, c_noise, cond, *, key):
         t = self.oracle.schedule.time(c_noise.astype(jnp.int32))
-        x0, eps = self.oracle(x, t)
+        x0, eps, _ = self.oracle(x, t)
         alpha = like(self.oracle.schedule.alpha(t), x)
         sigma = like(self.oracle.schedule.sigma(t), x)
         v = alpha * eps - sigma * x0

@@ -36,7 +36,7 @@ def test_parameterizations_agree(name, parameterization, timestep, getkey):
 def test_prediction_explains_the_noisy_example(getkey):
     x_t = jax.random.normal(getkey(), (5, 2))
     t = jnp.linspace(0.1, 0.9, 5)
-    x0, eps = MIXTURE(x_t, t)
+    x0, eps, _ = MIXTURE(x_t, t)
     rebuilt = like(SCHEDULE.alpha(t), x_t) * x0 + like(SCHEDULE.sigma(t), x_t) * eps
     np.testing.assert_allclose(rebuilt, x_t, atol=1e-5)
 
@@ -105,7 +105,7 @@ def test_clipping_keeps_the_pair_consistent(getkey):
     schedule = DiscreteSchedule(cosine_betas(1000))
     wide = GaussianDenoiser(jnp.zeros(2), 5 * jnp.ones(2), schedule)
     x, t = 3 * jax.random.normal(getkey(), (64, 2)), jnp.asarray(0.3)
-    x0, eps = ClipDenoised(wide)(x, t)
+    x0, eps, _ = ClipDenoised(wide)(x, t)
     assert float(jnp.abs(wide(x, t).x0).max()) > 1.0
     assert float(jnp.abs(x0).max()) <= 1.0
     np.testing.assert_allclose(schedule.alpha(t) * x0 + schedule.sigma(t) * eps, x, atol=1e-5)

@@ -1,5 +1,7 @@
 """Samplers against exact answers: known distributions and the exact solution of the ODE."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from diffusion_eqx.denoiser import GaussianDenoiser, GaussianMixtureDenoiser
 from diffusion_eqx.editing import ddim_invert
 from diffusion_eqx.samplers import (
     AbstractGrid,
-    AbstractSampler,
+    AbstractOneStepMethod,
     DDIMSampler,
     DDPMSampler,
     LeadingGrid,
@@ -76,7 +78,7 @@ def test_ddim_is_of_first_order(schedule, getkey):
     assert 0.85 < order < 1.2, f"errors {errors}"
 
 
-class Broken(AbstractSampler):
+class Broken(AbstractOneStepMethod):
     """A sampler with one deliberate fault: `noise` is 1.05 times too strong, or sigma is of the wrong
     time (`sigma`)."""
 
@@ -84,12 +86,14 @@ class Broken(AbstractSampler):
     fault: str = eqx.field(static=True)
     grid: AbstractGrid = TrailingGrid()
 
+    renoises: ClassVar[bool] = True
+
     def step(self, state, index, steps, cond=None) -> State:
         if self.fault == "noise":
             sampler = DDPMSampler(self.denoiser, self.grid, temperature=1.05)
             return sampler.step(state, index, steps, cond)
         t, s = self.times(index, steps)
-        x0, eps = self.denoiser(state.x, t, cond)
+        x0, eps, _ = self.denoiser(state.x, t, cond)
         schedule = self.denoiser.schedule
         sigma = schedule.sigma(jnp.where(index + 1 < steps, t, s))
         return State(schedule.alpha(s) * x0 + sigma * eps, state.keys)

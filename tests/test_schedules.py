@@ -54,7 +54,7 @@ def test_cosine_matches_its_closed_form_where_it_is_not_capped():
     np.testing.assert_allclose(schedule.alpha(jnp.asarray(t, jnp.float32)) ** 2, f, rtol=1e-4)
 
 
-@pytest.mark.parametrize("betas", [[], [0.0], [1.0], [[0.1]], [0.1, -0.1], [np.nan]])
+@pytest.mark.parametrize("betas", [[], [0.0], [1.0, 0.5], [1.1], [[0.1]], [0.1, -0.1], [np.nan]])
 def test_impossible_betas_are_refused(betas):
     with pytest.raises(ValueError, match="betas must be"):
         DiscreteSchedule(np.asarray(betas))

@@ -5,9 +5,14 @@ from typing import Annotated
 
 import tyro
 
-from diffusion_eqx.cli import info, sample, train
+from diffusion_eqx.cli import info, sample, samplers, train
 
-_COMMANDS = {train.Train: train.run, sample.Sample: sample.run, info.Info: info.run}
+_COMMANDS = {
+    train.Train: train.run,
+    sample.Sample: sample.run,
+    samplers.Samplers: samplers.run,
+    info.Info: info.run,
+}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -15,6 +20,7 @@ def main(args: list[str] | None = None) -> None:
     options = tyro.cli(
         Annotated[train.Train, tyro.conf.subcommand("train")]
         | Annotated[sample.Sample, tyro.conf.subcommand("sample")]
+        | Annotated[samplers.Samplers, tyro.conf.subcommand("samplers")]
         | Annotated[info.Info, tyro.conf.subcommand("info")],
         prog="diffusion-eqx",
         description="Diffusion models in Equinox: train, sample, inspect.",

@@ -13,17 +13,20 @@ import tyro
 class Sample:
     """Draw images from a model file.
 
-    OUT ending in .png is a grid; ending in .npy, a float array (N, H, W, C) in [-1, 1].
+    OUT ending in .png is a grid; in .npy, a float array (N, H, W, C) in [-1, 1]; in .gif, an animation of
+    the grid while it is denoised.
     """
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A model file written by `diffusion-eqx train`."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
-    """Where to write: FILE.png or FILE.npy."""
+    """Where to write: FILE.png, FILE.npy or FILE.gif."""
     count: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
     """Number of images."""
-    sampler: Literal["ddim", "ddpm"] = "ddim"
-    """How to sample."""
+    sampler: str = "ddim"
+    """How to sample: a name that `diffusion-eqx samplers` lists."""
+    grid: str | None = None
+    """At which times: a name that `diffusion-eqx samplers` lists; by default the sampler's own."""
     steps: int = 50
     """Denoising steps."""
     seed: int | None = None
@@ -31,11 +34,27 @@ class Sample:
     labels: tuple[int, ...] = ()
     """Classes, repeated over the images; none: unconditional, or all classes in turn if guided."""
     guidance_scale: float | None = None
-    """Scale of classifier-free guidance; 1 is the plain conditional prediction."""
-    eta: float = 0.0
-    """DDIM's share of noise, 0 … 1."""
-    temperature: float = 1.0
-    """Scale of the noise of stochastic samplers."""
+    """Strength of guidance; 1 is the plain conditional prediction."""
+    guidance: Literal["cfg", "cfg++", "apg", "auto"] = "cfg"
+    """Classifier-free guidance, CFG++, adaptive projected guidance, or autoguidance by --weak-model."""
+    guidance_rescale: float = 0.0
+    """Pull the guided prediction's contrast back to the conditional one's, 0 … 1 (cfg only)."""
+    weak_model: Path | None = None
+    """For autoguidance: a smaller or less trained model of the same data."""
+    threshold: bool = False
+    """Limit predictions by dynamic thresholding rather than by clipping."""
+    eta: float | None = None
+    """Share of fresh noise, 0 … 1, for samplers that have it."""
+    temperature: float | None = None
+    """Scale of the noise, for stochastic samplers."""
+    churn: float | None = None
+    """Noise added before each step, over all steps, for `edm`."""
+    snr: float | None = None
+    """How far the corrector moves, for `predictor_corrector`."""
+    brownian: bool = False
+    """Read noise off one Brownian path, so that an image keeps its shape when steps change."""
+    every: int = 1
+    """For animations: steps between pictures."""
     columns: int | None = None
     """Columns of the grid; by default about square."""
 
@@ -46,34 +65,77 @@ def run(options: Sample) -> None:
     import jax.numpy as jnp
     import numpy as np
 
-    from diffusion_eqx.data import image_grid, save_picture
+    from diffusion_eqx.data import image_grid, save_animation, save_picture
     from diffusion_eqx.models import load_model
+    from diffusion_eqx.samplers import sample, trajectory
 
-    if options.out.suffix not in (".png", ".npy"):
-        raise ValueError(f"--out must end in .png or .npy; got {options.out}")
+    if options.out.suffix not in (".png", ".npy", ".gif"):
+        raise ValueError(f"--out must end in .png, .npy or .gif; got {options.out}")
     if options.count < 1:
         raise ValueError(f"--count must be at least 1; got {options.count}")
     seed = secrets.randbits(32) if options.seed is None else options.seed
     if not 0 <= seed < 2**32:
         raise ValueError(f"--seed must be in 0 … {2**32 - 1}; got {seed}")
     model = load_model(options.model).model
-    images = model.sample(
-        options.count,
-        options.sampler,
-        options.steps,
-        key=jax.random.key(seed),
-        labels=_labels(options, model.num_classes, jnp),
-        guidance_scale=options.guidance_scale,
-        eta=options.eta,
-        temperature=options.temperature,
-    )
-    if options.out.suffix == ".npy":
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        np.save(options.out, np.asarray(images))
+    total = model.config.noise_schedule.num_timesteps
+    if not 1 <= options.steps <= total:
+        raise ValueError(f"--steps must be between 1 and {total}; got {options.steps}")
+    labels = _labels(options, model.num_classes, jnp)
+    call = {
+        "shape": model.config.input_shape,
+        "count": options.count,
+        "steps": options.steps,
+        "key": jax.random.key(seed),
+        "cond": labels,
+    }
+    columns = options.columns or int(np.ceil(options.count**0.5))
+    sampler = _sampler(options, model)
+    if options.out.suffix == ".gif":
+        snapshots = trajectory(sampler, every=options.every, **call)
+        save_animation(options.out, [image_grid(images, columns) for images in snapshots])
     else:
-        columns = options.columns or int(np.ceil(options.count**0.5))
-        save_picture(options.out, image_grid(images, columns))
+        images = np.asarray(sample(sampler, **call))
+        if not np.isfinite(images).all():
+            raise ArithmeticError(
+                "some images are not finite: an adaptive sampler needs more --steps to arrive, any other "
+                "has met numbers that the model cannot handle"
+            )
+        if options.out.suffix == ".npy":
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            np.save(options.out, images)
+        else:
+            save_picture(options.out, image_grid(images, columns))
     print(f"wrote {options.out} (seed {seed})", file=sys.stderr)
+
+
+def _sampler(options: Sample, model):
+    from diffusion_eqx.guidance import Autoguidance, ClipDenoised
+    from diffusion_eqx.models import load_model
+    from diffusion_eqx.samplers import BrownianNoise
+
+    if options.guidance == "auto":
+        if options.weak_model is None:
+            raise ValueError("--guidance auto needs --weak-model")
+        main, weak = model.denoiser, load_model(options.weak_model).model.denoiser
+        scale = 1.0 if options.guidance_scale is None else options.guidance_scale
+        denoiser = ClipDenoised(Autoguidance(main, weak, scale))
+    else:
+        if options.weak_model is not None:
+            raise ValueError("--weak-model needs --guidance auto")
+        denoiser = model.guided(
+            options.guidance_scale,
+            options.guidance,
+            rescale=options.guidance_rescale,
+            threshold=options.threshold,
+        )
+    given = {name: getattr(options, name) for name in ("eta", "temperature", "churn", "snr")}
+    return model.sampler_over(
+        denoiser,
+        options.sampler,
+        grid=options.grid,
+        noise=BrownianNoise() if options.brownian else None,
+        **{name: value for name, value in given.items() if value is not None},
+    )
 
 
 def _labels(options: Sample, num_classes: int | None, jnp):

@@ -27,7 +27,6 @@ def _default_model() -> DDIMConfig:
         ),
         noise_schedule=NoiseScheduleConfig(schedule_type="cosine"),
         prediction_type="v_prediction",
-        guidance_interval=(0.1, 0.85),
     )
 
 

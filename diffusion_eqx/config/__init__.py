@@ -6,5 +6,7 @@ from diffusion_eqx.config.base import to_json as to_json
 from diffusion_eqx.config.model import AbstractDiffusionConfig as AbstractDiffusionConfig
 from diffusion_eqx.config.model import DDIMConfig as DDIMConfig
 from diffusion_eqx.config.model import DDPMConfig as DDPMConfig
+from diffusion_eqx.config.model import ModelConfig as ModelConfig
+from diffusion_eqx.config.model import ScoreDiffusionConfig as ScoreDiffusionConfig
 from diffusion_eqx.config.schedule import NoiseScheduleConfig as NoiseScheduleConfig
 from diffusion_eqx.config.training import DiffusionTrainingConfig as DiffusionTrainingConfig

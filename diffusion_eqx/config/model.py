@@ -11,7 +11,11 @@ from diffusion_eqx.config.base import STRICT
 from diffusion_eqx.config.schedule import NoiseScheduleConfig
 
 LossType = Literal["mse", "l1", "huber"]
-PredictionType = Literal["epsilon", "sample", "v_prediction"]
+PredictionType = Literal["epsilon", "sample", "v_prediction", "score", "velocity", "edm"]
+SDEType = Literal["ve", "vp"]
+
+# Predictions from which x0 cannot be found where there is no signal.
+_NEED_SIGNAL = ("epsilon", "score", "edm")
 
 
 UnitFloat = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -23,10 +27,8 @@ class AbstractDiffusionConfig:
 
     **Fields:**
 
-    - `backbone`, `noise_schedule`: configurations of the parts.
+    - `backbone`: configuration of the network.
     - `input_shape`: (height, width, channels) of one image.
-    - `prediction_type`: what the network predicts: the noise, the clean image, or
-      v = alpha·eps - sigma·x0.
     - `loss_type`: how far the prediction is from its target: squared, absolute or Huber error.
     - `clip_denoised`: keep predicted clean images in [-1, 1] while sampling.
     - `guidance_interval`: times (0 clean, 1 noise) between which classifier-free guidance acts; outside,
@@ -35,9 +37,7 @@ class AbstractDiffusionConfig:
 
     name: str = "diffusion"
     backbone: UNetBackboneConfig = field(default_factory=UNetBackboneConfig)
-    noise_schedule: NoiseScheduleConfig = field(default_factory=NoiseScheduleConfig)
     input_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (28, 28, 1)
-    prediction_type: PredictionType = "epsilon"
     loss_type: LossType = "mse"
     clip_denoised: bool = True
     guidance_interval: tuple[UnitFloat, UnitFloat] = (0.0, 1.0)
@@ -60,14 +60,39 @@ class AbstractDiffusionConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class DDPMConfig(AbstractDiffusionConfig):
+class AbstractScheduledConfig(AbstractDiffusionConfig):
+    """What a model needs to know whose noise schedule and prediction can be chosen.
+
+    **Fields** beyond those of every model:
+
+    - `noise_schedule`: configuration of the noise.
+    - `prediction_type`: what the network predicts: the noise, the clean image, v = alpha·eps - sigma·x0,
+      the score, the flow's velocity, or the mixture of Karras et al. (2022).
+    """
+
+    noise_schedule: NoiseScheduleConfig = field(default_factory=NoiseScheduleConfig)
+    prediction_type: PredictionType = "epsilon"
+
+    @model_validator(mode="after")
+    def _prediction_fits_schedule(self) -> "AbstractScheduledConfig":
+        if self.noise_schedule.signal_vanishes and self.prediction_type in _NEED_SIGNAL:
+            raise ValueError(
+                f"prediction_type={self.prediction_type!r} cannot be used with this noise_schedule: no "
+                "signal is left at its end, where x0 cannot be found from such a prediction; choose "
+                "'velocity', 'v_prediction' or 'sample'"
+            )
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DDPMConfig(AbstractScheduledConfig):
     """A model sampled by ancestral sampling over all timesteps (Ho et al. 2020)."""
 
     kind: Literal["ddpm"] = "ddpm"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class DDIMConfig(AbstractDiffusionConfig):
+class DDIMConfig(AbstractScheduledConfig):
     """A model sampled by DDIM (Song et al. 2021).
 
     **Fields** beyond those of every model:
@@ -88,3 +113,52 @@ class DDIMConfig(AbstractDiffusionConfig):
                 f"{self.noise_schedule.num_timesteps} timesteps of the noise schedule"
             )
         return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ScoreDiffusionConfig(AbstractDiffusionConfig):
+    """A model of the score, grad log p_t(x), of a diffusion in continuous time (Song et al. 2021).
+
+    **Fields** beyond those of every model:
+
+    - `sde_type`: `ve`, whose noise grows geometrically from `sigma_min` to `sigma_max`, or `vp`.
+    - `sigma_min`, `sigma_max`: of the `ve` SDE; the latter about as large as the greatest distance between
+      two images.
+    - `beta_min`, `beta_max`: of the `vp` SDE, whose beta(t) is linear.
+    - `score_scaling`: the score is this times the network's output over sigma.
+    - `noise_steps`: noise levels that are trained.
+    """
+
+    kind: Literal["score"] = "score"
+    sde_type: SDEType = "ve"
+    sigma_min: Annotated[float, Field(gt=0.0)] = 0.01
+    sigma_max: Annotated[float, Field(gt=0.0)] = 10.0
+    beta_min: Annotated[float, Field(gt=0.0)] = 0.1
+    beta_max: Annotated[float, Field(gt=0.0)] = 20.0
+    score_scaling: Annotated[float, Field(gt=0.0)] = 1.0
+    noise_steps: Annotated[int, Field(ge=2)] = 1000
+
+    @model_validator(mode="after")
+    def _schedule_exists(self) -> "ScoreDiffusionConfig":
+        _ = self.noise_schedule
+        return self
+
+    @property
+    def noise_schedule(self) -> NoiseScheduleConfig:
+        """The schedule that these numbers describe."""
+        return NoiseScheduleConfig(
+            schedule_type=self.sde_type,
+            num_timesteps=self.noise_steps,
+            beta_start=self.beta_min / self.noise_steps,
+            beta_end=self.beta_max / self.noise_steps,
+            sigma_min=self.sigma_min,
+            sigma_max=self.sigma_max,
+        )
+
+    @property
+    def prediction_type(self) -> PredictionType:
+        """`score`."""
+        return "score"
+
+
+ModelConfig = AbstractScheduledConfig | ScoreDiffusionConfig

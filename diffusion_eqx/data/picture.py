@@ -39,3 +39,22 @@ def save_picture(path: str | Path, pixels: np.ndarray, *, zoom: int = 1) -> None
     partial = path.with_name(f".{path.name}.partial{path.suffix}")
     picture.save(partial)
     os.replace(partial, path)
+
+
+def save_animation(path: str | Path, frames: list[np.ndarray], *, seconds: float = 4.0) -> None:
+    """Write uint8 (H, W, 1 or 3) frames as an animated GIF of so many seconds, atomically.
+
+    The last frame stays for a second more.
+
+    **Raises:** `ValueError` if there are no frames.
+    """
+    if not frames:
+        raise ValueError("an animation needs at least one frame")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures = [Image.fromarray(f[..., 0] if f.shape[-1] == 1 else f) for f in frames]
+    durations = [int(1000 * seconds / len(frames))] * len(frames)
+    durations[-1] += 1000
+    partial = path.with_name(f".{path.name}.partial.gif")
+    pictures[0].save(partial, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+    os.replace(partial, path)

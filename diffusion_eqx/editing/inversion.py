@@ -14,13 +14,16 @@ def ddim_invert(
 ) -> Batch:
     """Run the steps of DDIM backwards, from x_s to x_t with t > s.
 
-    A DDIM step reads x_s = alpha_s·x0(x_t, t) + sigma_s·eps(x_t, t), so its inverse is the fixed point
+    A DDIM step reads x_s = alpha_s·x0(x_t, t) + sigma_s·eps(x_t, t), so its inverse is the fixed point of
+    either of
 
-        x_t = (alpha_t/alpha_s)·x_s + (sigma_t − sigma_s·alpha_t/alpha_s)·eps(x_t, t).
+        x_t = (alpha_t/alpha_s)·x_s + (sigma_t − sigma_s·alpha_t/alpha_s)·eps(x_t, t)
+        x_t = (sigma_t/sigma_s)·x_s + (alpha_t − alpha_s·sigma_t/sigma_s)·x0(x_t, t)
 
-    One iteration from x_t := x_s is the usual inversion (Song et al. 2021, section 4.3), wrong by the
-    change of eps over one step; more iterations converge to the exact inverse (Pan et al. 2023).
-    Cost: `iterations` evaluations a step. Returns standard normal noise (for `sample_from`), of the
+    of which the first contracts where there is more signal than noise, the second where there is less. One
+    iteration from x_t := x_s of the first is the usual inversion (Song et al. 2021, section 4.3), wrong by
+    the change of the prediction over one step; more iterations converge to the exact inverse (Pan et al.
+    2023). Cost: `iterations` evaluations a step. Returns standard normal noise (for `sample_from`), of the
     shape of `images`.
 
     **Raises:** `ValueError` if the sampler is stochastic (eta other than 0) or `iterations` < 1.
@@ -33,11 +36,20 @@ def ddim_invert(
 
     def body(x_s: Batch, index) -> tuple[Batch, None]:
         t, s = sampler.times(index, steps)
-        ratio = schedule.alpha(t) / schedule.alpha(s)
-        gain = schedule.sigma(t) - schedule.sigma(s) * ratio
+        alpha_t, alpha_s = schedule.alpha(t), schedule.alpha(s)
+        sigma_t, sigma_s = schedule.sigma(t), schedule.sigma(s)
+        by_eps = alpha_t / alpha_s
+        # Not used at s = 0, where it has no meaning.
+        by_x0 = sigma_t / jnp.where(sigma_s > 0.0, sigma_s, 1.0)
+        noisy = alpha_t < sigma_s
 
         def improve(_, x_t: Batch) -> Batch:
-            return ratio * x_s + gain * sampler.denoiser(x_t, t, cond).eps
+            predicted = sampler.denoiser(x_t, t, cond)
+            return jnp.where(
+                noisy,
+                by_x0 * x_s + (alpha_t - alpha_s * by_x0) * predicted.x0,
+                by_eps * x_s + (sigma_t - sigma_s * by_eps) * predicted.eps,
+            )
 
         return jax.lax.fori_loop(0, iterations, improve, x_s), None
 

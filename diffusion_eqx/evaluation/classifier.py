@@ -51,7 +51,7 @@ class Classifier(eqx.Module):
 def train_classifier(
     dataset: ImageDataset,
     *,
-    epochs: int = 5,
+    epochs: int = 8,
     batch_size: int = 200,
     learning_rate: float = 2e-3,
     key: PRNGKey,

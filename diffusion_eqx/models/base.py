@@ -1,30 +1,37 @@
 """What the guide's models share: they assemble schedule, backbone, guidance and sampler."""
 
 from abc import abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from diffusion_eqx._typing import Images, Labels, PRNGKey, Real, Scalar
-from diffusion_eqx.config import AbstractDiffusionConfig, DiffusionTrainingConfig
+from diffusion_eqx._typing import Images, Labels, PRNGKey, Scalar
+from diffusion_eqx.config import DiffusionTrainingConfig, ModelConfig, ScoreDiffusionConfig
 from diffusion_eqx.denoiser import AbstractDenoiser, Denoiser
-from diffusion_eqx.guidance import ClassifierFreeGuidance, ClipDenoised
+from diffusion_eqx.guidance import (
+    AdaptiveProjectedGuidance,
+    CFGPlusPlus,
+    ClassifierFreeGuidance,
+    ClipDenoised,
+    DynamicThresholding,
+)
+from diffusion_eqx.guidance.classifier_free import Scale
 from diffusion_eqx.losses import DenoisingLoss, MinSNRWeight, SNRWeight, UniformWeight
 from diffusion_eqx.models.build import build_parameterization, build_schedule, build_unet
 from diffusion_eqx.samplers import (
     AbstractGrid,
+    AbstractNoise,
     AbstractSampler,
-    DDIMSampler,
-    DDPMSampler,
-    TrailingGrid,
+    ClippedSampler,
+    build_sampler,
     sample,
     trajectory,
 )
 
-Scheduler = Literal["ddpm", "ddim"]
+Guidance = Literal["cfg", "cfg++", "apg"]
 
 
 class AbstractDiffusionModel(eqx.Module):
@@ -33,7 +40,7 @@ class AbstractDiffusionModel(eqx.Module):
     `config` is kept so that a model can be saved and built again.
     """
 
-    config: eqx.AbstractVar[AbstractDiffusionConfig]
+    config: eqx.AbstractVar[ModelConfig]
     denoiser: eqx.AbstractVar[Denoiser]
 
     @abstractmethod
@@ -43,9 +50,13 @@ class AbstractDiffusionModel(eqx.Module):
         *,
         key: PRNGKey,
         labels: Labels | None = None,
-        guidance_scale: Real | None = None,
+        guidance_scale: Scale | None = None,
     ) -> Images:
         """Draw images in the model's own way: (n_samples, height, width, channels) in [−1, 1]."""
+
+    @abstractmethod
+    def sample(self, *args: Any, **kwargs: Any) -> Images:
+        """Draw images with a sampler chosen by name; see each model."""
 
     @property
     def num_classes(self) -> int | None:
@@ -99,8 +110,18 @@ class AbstractDiffusionModel(eqx.Module):
             self.denoiser.backbone, x0, labels, key=key
         )
 
-    def guided(self, guidance_scale: Real | None) -> AbstractDenoiser:
-        """The denoiser to sample from: guided if a scale is given, clipped if configured so.
+    def guided(
+        self,
+        guidance_scale: Scale | None,
+        guidance: Guidance = "cfg",
+        *,
+        rescale: float = 0.0,
+        threshold: bool = False,
+    ) -> AbstractDenoiser:
+        """The denoiser to sample from: guided if a scale is given, x0 limited if configured so.
+
+        `guidance`: `cfg` (classifier-free), `cfg++` or `apg`; `rescale` is that of `cfg`. `threshold` puts
+        dynamic thresholding in the place of clipping.
 
         **Raises:** `ValueError` if a scale is given to an unconditional model.
         """
@@ -111,89 +132,73 @@ class AbstractDiffusionModel(eqx.Module):
                     "guidance_scale needs a class-conditional model; this one was configured with "
                     "backbone.num_classes=None"
                 )
-            # pyright takes the abstract `schedule`, a property there, for an argument.
-            denoiser = ClassifierFreeGuidance(  # pyright: ignore[reportCallIssue]
-                denoiser=denoiser,
-                guidance_scale=guidance_scale,
-                unconditional_conditioning=self.num_classes,
-                interval=self.config.guidance_interval,
-            )
+            common: dict[str, Any] = {
+                "denoiser": denoiser,
+                "guidance_scale": guidance_scale,
+                "unconditional_conditioning": self.num_classes,
+            }
+            interval = self.config.guidance_interval
+            match guidance:
+                case "cfg":
+                    denoiser = ClassifierFreeGuidance(interval=interval, rescale=rescale, **common)
+                case "cfg++":
+                    denoiser = CFGPlusPlus(**common)
+                case "apg":
+                    denoiser = AdaptiveProjectedGuidance(interval=interval, **common)
+        if threshold:
+            return DynamicThresholding(denoiser)
         if self.config.clip_denoised:
-            denoiser = ClipDenoised(denoiser=denoiser)  # pyright: ignore[reportCallIssue]
+            return ClipDenoised(denoiser)
         return denoiser
 
     def sampler(
         self,
-        scheduler: Scheduler,
+        scheduler: str,
         *,
-        guidance_scale: Real | None = None,
-        eta: Real = 0.0,
-        temperature: Real = 1.0,
-        grid: AbstractGrid | None = None,
+        guidance_scale: Scale | None = None,
+        guidance: Guidance = "cfg",
+        grid: AbstractGrid | str | None = None,
+        noise: AbstractNoise | None = None,
+        **parameters: Any,
     ) -> AbstractSampler:
-        """The sampler of that name over this model; the values may be traced. `eta` is DDIM's.
+        """The sampler of that name over this model (see `samplers.SAMPLERS`); values may be traced.
 
-        **Raises:** `ValueError` for an unknown name.
+        `grid` (one of `samplers.GRIDS`, or any), `noise` and `parameters` (`eta`, `temperature`, …) default
+        to the sampler's own.
+
+        **Raises:** `ValueError` for an unknown name, or what the sampler does not have.
         """
-        denoiser = self.guided(guidance_scale)
-        grid = TrailingGrid() if grid is None else grid
-        if scheduler == "ddim":
-            return DDIMSampler(denoiser, grid, eta, temperature)
-        if scheduler == "ddpm":
-            return DDPMSampler(denoiser, grid, temperature)
-        raise ValueError(f"unknown scheduler {scheduler!r}; choose 'ddpm' or 'ddim'")
-
-    def sample(
-        self,
-        n_samples_or_shape: int | tuple[int, ...],
-        scheduler: Scheduler = "ddpm",
-        steps: int | None = None,
-        *,
-        key: PRNGKey,
-        labels: Labels | None = None,
-        guidance_scale: Real | None = None,
-        eta: Real = 0.0,
-        temperature: Real = 1.0,
-        first: int = 0,
-    ) -> Images:
-        """Draw images with any sampler. Returns (n, height, width, channels) in [−1, 1].
-
-        `n_samples_or_shape`: a count, or a full shape whose first entry is the count. `steps` defaults
-        to all timesteps. Image k depends on `key`, k and its label alone; `first` is the number of the
-        first one. With `guidance_scale`, `labels` are required.
-
-        **Raises:** `ValueError` if steps, shape or labels do not fit the model.
-        """
-        count = self._count(n_samples_or_shape)
-        steps = self._steps(steps)
-        labels = self._labels(labels, count)
-        sampler = self.sampler(
-            scheduler, guidance_scale=guidance_scale, eta=eta, temperature=temperature
+        return self.sampler_over(
+            self.guided(guidance_scale, guidance), scheduler, grid=grid, noise=noise, **parameters
         )
-        shape = self.config.input_shape
-        return sample(sampler, shape, count=count, steps=steps, key=key, cond=labels, first=first)
+
+    def sampler_over(
+        self, denoiser: AbstractDenoiser, scheduler: str, **fields: Any
+    ) -> AbstractSampler:
+        """The sampler of that name over any denoiser of this model's images; fields as `sampler`."""
+        return ClippedSampler(build_sampler(scheduler, denoiser, **fields))
 
     def progressive(
         self,
         n_samples: int,
-        scheduler: Scheduler = "ddpm",
+        scheduler: str = "ddpm",
         steps: int | None = None,
         *,
         every: int,
         key: PRNGKey,
         labels: Labels | None = None,
-        guidance_scale: Real | None = None,
-        eta: Real = 0.0,
+        **fields: Any,
     ) -> Float[Array, "snapshots batch height width channels"]:
         """Sample and keep a snapshot at the start and after every `every` steps, the last included.
+
+        `fields` as `sampler`.
 
         **Raises:** `ValueError` as `sample`, or unless 1 <= every <= steps.
         """
         steps = self._steps(steps)
         labels = self._labels(labels, n_samples)
-        sampler = self.sampler(scheduler, guidance_scale=guidance_scale, eta=eta)
         return trajectory(
-            sampler,
+            self.sampler(scheduler, **fields),
             self.config.input_shape,
             count=n_samples,
             steps=steps,
@@ -201,6 +206,23 @@ class AbstractDiffusionModel(eqx.Module):
             key=key,
             cond=labels,
         )
+
+    def draw(
+        self,
+        n_samples_or_shape: int | tuple[int, ...],
+        sampler: AbstractSampler,
+        steps: int | None,
+        *,
+        key: PRNGKey,
+        labels: Labels | None = None,
+        first: int = 0,
+    ) -> Images:
+        """Draw images with any sampler over this model; the other arguments as `sample`."""
+        count = self._count(n_samples_or_shape)
+        steps = self._steps(steps)
+        labels = self._labels(labels, count)
+        shape = self.config.input_shape
+        return sample(sampler, shape, count=count, steps=steps, key=key, cond=labels, first=first)
 
     def _count(self, n_samples_or_shape: int | tuple[int, ...]) -> int:
         if isinstance(n_samples_or_shape, int):
@@ -235,11 +257,39 @@ class AbstractDiffusionModel(eqx.Module):
         return labels
 
 
-def assemble(config: AbstractDiffusionConfig, *, key: PRNGKey) -> Denoiser:
+class AbstractScheduledModel(AbstractDiffusionModel):
+    """A model that samples by the name of a scheduler."""
+
+    def sample(
+        self,
+        n_samples_or_shape: int | tuple[int, ...],
+        scheduler: str = "ddpm",
+        steps: int | None = None,
+        *,
+        key: PRNGKey,
+        labels: Labels | None = None,
+        first: int = 0,
+        **fields: Any,
+    ) -> Images:
+        """Draw images with any sampler. Returns (n, height, width, channels) in [−1, 1].
+
+        `n_samples_or_shape`: a count, or a full shape whose first entry is the count. `scheduler`: one of
+        `samplers.SAMPLERS`. `steps` defaults to all timesteps. Image k depends on `key`, k and its label
+        alone; `first` is the number of the first one. `fields` as `sampler`; with `guidance_scale`,
+        `labels` are required.
+
+        **Raises:** `ValueError` if steps, shape or labels do not fit the model.
+        """
+        sampler = self.sampler(scheduler, **fields)
+        return self.draw(n_samples_or_shape, sampler, steps, key=key, labels=labels, first=first)
+
+
+def assemble(config: ModelConfig, *, key: PRNGKey) -> Denoiser:
     """The denoiser that a configuration describes, with fresh weights."""
     backbone = build_unet(config.backbone, config.input_shape[:2], key=key)
+    scaling = config.score_scaling if isinstance(config, ScoreDiffusionConfig) else 1.0
     return Denoiser(
         backbone=backbone,
         schedule=build_schedule(config.noise_schedule),
-        parameterization=build_parameterization(config.prediction_type),
+        parameterization=build_parameterization(config.prediction_type, score_scaling=scaling),
     )

@@ -4,26 +4,72 @@ from diffusion_eqx._typing import PRNGKey
 from diffusion_eqx.config import NoiseScheduleConfig, UNetBackboneConfig
 from diffusion_eqx.config.model import PredictionType
 from diffusion_eqx.nn import ACTIVATIONS, UNet
-from diffusion_eqx.parameterization import AbstractParameterization, Epsilon, Sample, VPrediction
+from diffusion_eqx.parameterization import (
+    EDM,
+    AbstractParameterization,
+    Epsilon,
+    Sample,
+    Score,
+    Velocity,
+    VPrediction,
+)
 from diffusion_eqx.schedules import (
+    AbstractSchedule,
     DiscreteSchedule,
+    EDMSchedule,
+    FlowSchedule,
+    VESchedule,
+    VPSchedule,
     cosine_betas,
     linear_betas,
+    rescale_zero_terminal_snr,
     scaled_linear_betas,
+    sigmoid_betas,
 )
 
 
-def build_schedule(config: NoiseScheduleConfig) -> DiscreteSchedule:
+def build_schedule(config: NoiseScheduleConfig) -> AbstractSchedule:
     """The schedule that a configuration describes."""
-    if config.schedule_type == "cosine":
-        return DiscreteSchedule(cosine_betas(config.num_timesteps))
-    betas = {"linear": linear_betas, "scaled_linear": scaled_linear_betas}[config.schedule_type]
-    return DiscreteSchedule(betas(config.num_timesteps, config.beta_start, config.beta_end))
+    total = config.num_timesteps
+    match config.schedule_type:
+        case "flow":
+            return FlowSchedule(num_timesteps=total)
+        case "vp":
+            return VPSchedule(config.beta_start * total, config.beta_end * total, total)
+        case "ve":
+            return VESchedule(config.sigma_min, config.sigma_max, total)
+        case "edm":
+            return EDMSchedule(config.sigma_min, config.sigma_max, num_timesteps=total)
+        case "cosine":
+            betas = cosine_betas(total)
+        case "linear":
+            betas = linear_betas(total, config.beta_start, config.beta_end)
+        case "scaled_linear":
+            betas = scaled_linear_betas(total, config.beta_start, config.beta_end)
+        case "sigmoid":
+            betas = sigmoid_betas(total, config.beta_start, config.beta_end)
+    return DiscreteSchedule(
+        rescale_zero_terminal_snr(betas) if config.rescale_zero_terminal_snr else betas
+    )
 
 
-def build_parameterization(prediction_type: PredictionType) -> AbstractParameterization:
+def build_parameterization(
+    prediction_type: PredictionType, *, score_scaling: float = 1.0
+) -> AbstractParameterization:
     """The parameterization of that name."""
-    return {"epsilon": Epsilon, "sample": Sample, "v_prediction": VPrediction}[prediction_type]()
+    match prediction_type:
+        case "epsilon":
+            return Epsilon()
+        case "sample":
+            return Sample()
+        case "v_prediction":
+            return VPrediction()
+        case "score":
+            return Score(score_scaling)
+        case "velocity":
+            return Velocity()
+        case "edm":
+            return EDM()
 
 
 def build_unet(config: UNetBackboneConfig, image_size: tuple[int, int], *, key: PRNGKey) -> UNet:

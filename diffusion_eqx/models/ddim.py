@@ -3,15 +3,16 @@
 import equinox as eqx
 import jax
 
-from diffusion_eqx._typing import Images, Labels, PRNGKey, Real
+from diffusion_eqx._typing import Images, Labels, PRNGKey
 from diffusion_eqx.config import DDIMConfig
 from diffusion_eqx.denoiser import Denoiser
 from diffusion_eqx.editing import ddim_invert
-from diffusion_eqx.models.base import AbstractDiffusionModel, assemble
-from diffusion_eqx.samplers import DDIMSampler, sample_from
+from diffusion_eqx.guidance.classifier_free import Scale
+from diffusion_eqx.models.base import AbstractScheduledModel, assemble
+from diffusion_eqx.samplers import ClippedSampler, DDIMSampler, sample_from
 
 
-class DDIMModel(AbstractDiffusionModel):
+class DDIMModel(AbstractScheduledModel):
     """A diffusion model that generates by DDIM in few steps, and can invert images (Song et al. 2021)."""
 
     denoiser: Denoiser
@@ -28,7 +29,7 @@ class DDIMModel(AbstractDiffusionModel):
         *,
         key: PRNGKey,
         labels: Labels | None = None,
-        guidance_scale: Real | None = None,
+        guidance_scale: Scale | None = None,
     ) -> Images:
         """DDIM with the configured `num_inference_steps` and `eta`. Shapes and range as `sample`."""
         return self.sample(
@@ -64,7 +65,8 @@ class DDIMModel(AbstractDiffusionModel):
         # Deterministic: the key decides nothing once the noise is given.
         key = jax.random.key(0) if key is None else key
         labels = self._labels(labels, len(noise))
-        return sample_from(self._deterministic(), noise, steps=steps, key=key, cond=labels)
+        sampler = ClippedSampler(self._deterministic())
+        return sample_from(sampler, noise, steps=steps, key=key, cond=labels)
 
     def ddim_reverse(
         self,

@@ -2,13 +2,14 @@
 
 import equinox as eqx
 
-from diffusion_eqx._typing import Images, Labels, PRNGKey, Real
+from diffusion_eqx._typing import Images, Labels, PRNGKey
 from diffusion_eqx.config import DDPMConfig
 from diffusion_eqx.denoiser import Denoiser
-from diffusion_eqx.models.base import AbstractDiffusionModel, assemble
+from diffusion_eqx.guidance.classifier_free import Scale
+from diffusion_eqx.models.base import AbstractScheduledModel, assemble
 
 
-class DDPMModel(AbstractDiffusionModel):
+class DDPMModel(AbstractScheduledModel):
     """A diffusion model that generates by ancestral sampling over all timesteps (Ho et al. 2020)."""
 
     denoiser: Denoiser
@@ -25,7 +26,7 @@ class DDPMModel(AbstractDiffusionModel):
         *,
         key: PRNGKey,
         labels: Labels | None = None,
-        guidance_scale: Real | None = None,
+        guidance_scale: Scale | None = None,
     ) -> Images:
         """Ancestral sampling over all T timesteps: (n_samples, height, width, channels) in [−1, 1]."""
         return self.sample(n_samples, "ddpm", key=key, labels=labels, guidance_scale=guidance_scale)

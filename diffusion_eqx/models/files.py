@@ -16,12 +16,14 @@ from diffusion_eqx.config import (
     AbstractDiffusionConfig,
     DDIMConfig,
     DDPMConfig,
+    ScoreDiffusionConfig,
     from_json,
     to_json,
 )
 from diffusion_eqx.models.base import AbstractDiffusionModel
 from diffusion_eqx.models.ddim import DDIMModel
 from diffusion_eqx.models.ddpm import DDPMModel
+from diffusion_eqx.models.score import ScoreDiffusionModel
 
 FORMAT = "diffusion_eqx.model"
 FORMAT_VERSION = "1"
@@ -29,6 +31,7 @@ FORMAT_VERSION = "1"
 _KINDS: dict[str, tuple[type[AbstractDiffusionConfig], type[AbstractDiffusionModel]]] = {
     "ddpm": (DDPMConfig, DDPMModel),
     "ddim": (DDIMConfig, DDIMModel),
+    "score": (ScoreDiffusionConfig, ScoreDiffusionModel),
 }
 
 

@@ -32,7 +32,7 @@ def sample(
     cond: Cond = None,
     first: int = 0,
 ) -> Batch:
-    """Draw `count` samples of `shape` each in `steps` steps. Returns (count, *shape) in [−1, 1].
+    """Draw `count` samples of `shape` each in `steps` steps. Returns (count, *shape).
 
     Sample k depends on `key` and k alone: `count=16` gives the same as `count=8` and then `count=8,
     first=8`, up to rounding.
@@ -45,10 +45,36 @@ def sample(
 def sample_from(
     sampler: AbstractSampler, noise: Batch, *, steps: int, key: PRNGKey, cond: Cond = None
 ) -> Batch:
-    """Sample from given standard normal noise, one sample for each. Shapes and range as `sample`."""
+    """Sample from given standard normal noise, one sample for each. Shapes as `sample`."""
     keys = image_keys(key, len(noise))
     state = sampler.start(noise, steps, keys=keys)
     return sampler.finish(advance(sampler, state, cond, begin=0, end=steps, steps=steps))
+
+
+@eqx.filter_jit
+def sample_between(
+    sampler: AbstractSampler,
+    x_t: Batch,
+    *,
+    begin: int,
+    end: int,
+    steps: int,
+    key: PRNGKey,
+    cond: Cond = None,
+) -> Batch:
+    """Sample only between two points of the grid, for editing.
+
+    `x_t`: examples as noisy as the grid's time at index `begin`. Returns them at index `end`, where
+    `end=steps` is the clean end; shapes stay.
+
+    **Raises:** `ValueError` unless 0 <= begin < end <= steps.
+    """
+    if not 0 <= begin < end <= steps:
+        raise ValueError(
+            f"begin and end must satisfy 0 <= begin < end <= steps={steps}; got {begin} and {end}"
+        )
+    state = sampler.resume(x_t, begin, steps, keys=image_keys(key, len(x_t)))
+    return sampler.finish(advance(sampler, state, cond, begin=begin, end=end, steps=steps))
 
 
 @eqx.filter_jit

@@ -2,7 +2,13 @@
 
 from diffusion_eqx.schedules.base import AbstractSchedule as AbstractSchedule
 from diffusion_eqx.schedules.base import like as like
+from diffusion_eqx.schedules.continuous import EDMSchedule as EDMSchedule
+from diffusion_eqx.schedules.continuous import FlowSchedule as FlowSchedule
+from diffusion_eqx.schedules.continuous import VESchedule as VESchedule
+from diffusion_eqx.schedules.continuous import VPSchedule as VPSchedule
 from diffusion_eqx.schedules.discrete import DiscreteSchedule as DiscreteSchedule
 from diffusion_eqx.schedules.discrete import cosine_betas as cosine_betas
 from diffusion_eqx.schedules.discrete import linear_betas as linear_betas
+from diffusion_eqx.schedules.discrete import rescale_zero_terminal_snr as rescale_zero_terminal_snr
 from diffusion_eqx.schedules.discrete import scaled_linear_betas as scaled_linear_betas
+from diffusion_eqx.schedules.discrete import sigmoid_betas as sigmoid_betas

@@ -1,20 +1,30 @@
 """What a schedule is: alpha(t) and sigma(t), and all that follows from them.
 
 A clean example x0 becomes x_t = alpha(t)·x0 + sigma(t)·eps with eps ~ N(0, I). Time runs from 0
-(clean) to 1 (noise). Everything else is derived here, once:
+(clean) to 1 (noise). Everything else is derived here, once. x_t is also the solution at t of the linear
+SDE dx = f(t)·x dt + g(t) dW from x0 (Kingma et al. 2021, section 3; Song et al. 2021, appendix B):
 
-    log_snr(t)  = log(alpha(t)² / sigma(t)²)
+    log_snr(t)   = log(alpha² / sigma²)
+    drift f(t)   = alpha' / alpha
+    diffusion g² = (sigma²)' − 2·f·sigma² = −sigma²·log_snr'
 
-Discrete timesteps 0 … T−1, in which networks are trained, are the times t = (timestep + 1) / T.
+Discrete timesteps 0 … T−1, in which networks are trained, are the times t = (timestep + 1) / T. The
+first of them, 1/T, is the least noise that a network has learnt to remove.
 """
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from diffusion_eqx._typing import Batch, Time
+
+# Beyond e^±17 the smaller of signal and noise is below the rounding of the larger one in float32.
+LARGEST_LAMBDA = 17.0
+_BISECTIONS = 40
 
 
 class AbstractSchedule(eqx.Module):
@@ -23,7 +33,11 @@ class AbstractSchedule(eqx.Module):
     `num_timesteps` is T: how finely [0, 1] is divided where integer timesteps are spoken of.
     """
 
-    num_timesteps: eqx.AbstractVar[int]
+    # A type checker takes an AbstractVar for an argument of __init__, a ClassVar not.
+    if TYPE_CHECKING:
+        num_timesteps: ClassVar[int]
+    else:
+        num_timesteps: eqx.AbstractVar[int]
 
     @abstractmethod
     def alpha(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
@@ -34,8 +48,45 @@ class AbstractSchedule(eqx.Module):
         """Standard deviation of the noise at time t."""
 
     def log_snr(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
-        """log(alpha² / sigma²), infinite where there is no noise."""
+        """log(alpha² / sigma²), infinite where there is no noise or no signal."""
         return 2.0 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
+
+    def half_log_snr(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        """lambda = log(alpha / sigma), in which fast solvers step; kept within ±17, so finite."""
+        return jnp.clip(0.5 * self.log_snr(t), -LARGEST_LAMBDA, LARGEST_LAMBDA)
+
+    def time_of(self, half_log_snr: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        """The time t at which log(alpha / sigma) has the given value: inverse of `half_log_snr`.
+
+        By bisection, so that it holds for every schedule whose log-SNR falls with t.
+        """
+
+        def halve(_, bounds):
+            low, high = bounds
+            middle = 0.5 * (low + high)
+            too_clean = self.half_log_snr(middle) > half_log_snr
+            return jnp.where(too_clean, middle, low), jnp.where(too_clean, high, middle)
+
+        bounds = (jnp.zeros_like(half_log_snr), jnp.ones_like(half_log_snr))
+        low, high = jax.lax.fori_loop(0, _BISECTIONS, halve, bounds)
+        return jnp.where(half_log_snr <= self.half_log_snr(jnp.ones_like(low)), 1.0, high)
+
+    def alpha_rate(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        """alpha'(t), the derivative by time."""
+        return jax.jvp(self.alpha, (t,), (jnp.ones_like(t),))[1]
+
+    def sigma_rate(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        """sigma'(t), the derivative by time."""
+        return jax.jvp(self.sigma, (t,), (jnp.ones_like(t),))[1]
+
+    def drift(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        """f(t) = alpha'/alpha of the SDE dx = f·x dt + g dW; infinite where alpha is 0."""
+        return self.alpha_rate(t) / self.alpha(t)
+
+    def diffusion_squared(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        """g(t)² = 2·sigma·(sigma' − sigma·alpha'/alpha) of the SDE dx = f·x dt + g dW."""
+        sigma = self.sigma(t)
+        return 2.0 * sigma * (self.sigma_rate(t) - sigma * self.drift(t))
 
     def time(self, timestep: Int[Array, "*s"]) -> Float[Array, "*s"]:
         """The time t = (timestep + 1) / T of an integer timestep."""
@@ -50,7 +101,9 @@ class AbstractSchedule(eqx.Module):
         real = t * self.num_timesteps - 1.0
         nearest = jnp.round(real)
         rounding = self.num_timesteps * 2.0**-21
-        return jnp.where(jnp.abs(real - nearest) <= rounding, nearest, real)
+        snapped = jnp.where(jnp.abs(real - nearest) <= rounding, nearest, real)
+        # Rounding moves the value, not the slope.
+        return real + jax.lax.stop_gradient(snapped - real)
 
     def perturb(self, x0: Batch, t: Time, noise: Batch) -> Batch:
         """x_t = alpha(t)·x0 + sigma(t)·noise (Ho et al. 2020, eq. 4)."""

@@ -1,9 +1,10 @@
-"""Discrete variance-preserving schedules: linear, scaled linear and cosine betas.
+"""Discrete variance-preserving schedules: linear, scaled linear, cosine and sigmoid betas.
 
 A DDPM is given as betas, beta_k being the variance that timestep k adds, so that
 alpha_bar_k = prod_{i <= k} (1 − beta_i). Seen in continuous time, log alpha_bar is interpolated
 linearly between the nodes t = (k + 1)/T, with log alpha_bar = 0 at t = 0; one object thus serves the
-integer and the continuous view.
+integer and the continuous view. Where the last beta is 1, so that nothing of the signal is left at t = 1
+(Lin et al. 2024), alpha_bar itself falls linearly to 0 over the last interval.
 """
 
 import equinox as eqx
@@ -18,36 +19,43 @@ from diffusion_eqx.schedules.base import AbstractSchedule
 class DiscreteSchedule(AbstractSchedule):
     """alpha(t)² = alpha_bar(t), sigma(t)² = 1 − alpha_bar(t), from a table of log alpha_bar.
 
-    `DiscreteSchedule(betas)` takes any betas in (0, 1), one for each timestep.
+    `DiscreteSchedule(betas)` takes any betas in (0, 1), one for each timestep; the last may be 1.
     """
 
     log_alpha_bar: Float[Array, " nodes"]
     num_timesteps: int = eqx.field(static=True)
 
     def __init__(self, betas: np.ndarray):
-        """`betas`: shape (T,), each in (0, 1).
+        """`betas`: shape (T,), each in (0, 1); the last may be 1.
 
         **Raises:** `ValueError` if they are not.
         """
         betas = np.asarray(betas, dtype=np.float64)
-        if betas.ndim != 1 or len(betas) == 0 or not np.all((betas > 0) & (betas < 1)):
+        shaped = betas.ndim == 1 and len(betas) > 0
+        if not (shaped and np.all((betas > 0) & (betas <= 1)) and np.all(betas[:-1] < 1)):
             raise ValueError(
-                "betas must be a non-empty one-dimensional array of numbers between 0 and 1 "
-                f"(both excluded); got shape {betas.shape}"
+                "betas must be a non-empty one-dimensional array of numbers between 0 and 1, both "
+                f"excluded but for the last, which may be 1; got shape {betas.shape}"
                 + (f" with values in [{betas.min()}, {betas.max()}]" if betas.size else "")
             )
         # In double precision: a float32 product of a thousand factors drifts by 1e-5.
-        nodes = np.concatenate([[0.0], np.cumsum(np.log1p(-betas))])
+        with np.errstate(divide="ignore"):
+            nodes = np.concatenate([[0.0], np.cumsum(np.log1p(-betas))])
         self.log_alpha_bar = jnp.asarray(nodes, dtype=jnp.float32)
         self.num_timesteps = len(betas)
 
     def _log_alpha_bar_at(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
         # The table is an array of the module but not a parameter: no gradient flows into it.
         table = jax.lax.stop_gradient(self.log_alpha_bar)
-        position = jnp.clip(self.timestep(t) + 1.0, 0.0, self.num_timesteps)
+        position = self.timestep(t) + 1.0
         left = jnp.clip(jnp.floor(position).astype(jnp.int32), 0, self.num_timesteps - 1)
         fraction = position - left
-        return table[left] * (1.0 - fraction) + table[left + 1] * fraction
+        begin, end = table[left], table[left + 1]
+        to_zero = jnp.isneginf(end)
+        inside = begin * (1.0 - fraction) + jnp.where(to_zero, begin, end) * fraction
+        # The inner `where` keeps log's slope out of the derivative everywhere else.
+        falling = begin + jnp.log1p(-jnp.where(to_zero, fraction, 0.0))
+        return jnp.where(to_zero, falling, inside)
 
     def alpha(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
         """sqrt(alpha_bar(t))."""
@@ -76,3 +84,31 @@ def cosine_betas(num_timesteps: int, offset: float = 0.008, max_beta: float = 0.
     t = np.linspace(0.0, 1.0, num_timesteps + 1, dtype=np.float64)
     alpha_bar = np.cos((t + offset) / (1.0 + offset) * np.pi / 2.0) ** 2
     return np.minimum(1.0 - alpha_bar[1:] / alpha_bar[:-1], max_beta)
+
+
+def sigmoid_betas(
+    num_timesteps: int, beta_start: float, beta_end: float, steepness: float = 6.0
+) -> np.ndarray:
+    """Betas along a logistic curve from near `beta_start` to near `beta_end` (Xu et al. 2022, GeoDiff).
+
+    beta = beta_start + (beta_end − beta_start)·logistic(x), x of equal spacing in ±`steepness`. Returns
+    shape (T,).
+    """
+    x = np.linspace(-steepness, steepness, num_timesteps, dtype=np.float64)
+    return beta_start + (beta_end - beta_start) / (1.0 + np.exp(-x))
+
+
+def rescale_zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
+    """Change betas so that nothing of the signal is left at the end (Lin et al. 2024, algorithm 1).
+
+    sqrt(alpha_bar) is shifted to end at 0 and scaled to begin where it did. Shapes (T,) to (T,); the last
+    beta becomes 1.
+
+    **Raises:** `ValueError` if there are fewer than two betas.
+    """
+    if len(betas) < 2:
+        raise ValueError(f"rescaling needs at least two timesteps; got {len(betas)}")
+    root = np.sqrt(np.cumprod(1.0 - np.asarray(betas, np.float64)))
+    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    alpha_bar = root**2
+    return np.concatenate([[1.0 - alpha_bar[0]], 1.0 - alpha_bar[1:] / alpha_bar[:-1]])

@@ -18,18 +18,26 @@ class Sampler:
     """A model file written by `diffusion-eqx train`."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
     """The artifact to write, e.g. sampler.safetensors."""
-    sampler: Literal["ddim", "ddpm"] = "ddim"
-    """How to sample."""
+    sampler: str = "ddim"
+    """How to sample: a name that `diffusion-eqx samplers` lists."""
+    grid: str | None = None
+    """At which times: a name that `diffusion-eqx samplers` lists; by default the sampler's own."""
     steps: int = 50
-    """Default number of steps; can be chosen at run time, like the next three."""
+    """Default number of steps; can be chosen at run time, like the next five."""
     guidance_scale: float = 2.0
-    """Default scale of classifier-free guidance, for class-conditional models."""
-    eta: float = 0.0
-    """Default of DDIM's share of noise."""
-    temperature: float = 1.0
-    """Default scale of the noise."""
-    guidance: bool = True
-    """Whether steps are guided; without, a step costs half."""
+    """Default scale of guidance, for class-conditional models."""
+    eta: float | None = None
+    """Default share of fresh noise, for samplers that have it."""
+    temperature: float | None = None
+    """Default scale of the noise, for samplers that have it."""
+    churn: float | None = None
+    """Default churn, for `edm`."""
+    snr: float | None = None
+    """Default of the corrector's reach, for `predictor_corrector`."""
+    guidance: Literal["cfg", "cfg++", "apg", "none"] = "cfg"
+    """How steps are guided; without guidance, a step costs half."""
+    brownian: bool = False
+    """Read noise off one Brownian path, so that an image keeps its shape when steps change."""
     platforms: tuple[Literal["cpu", "cuda", "rocm", "tpu"], ...] = ("cpu", "cuda")
     """Platforms to make programs for."""
     batch_sizes: tuple[int, ...] = (1, 8, 64)
@@ -58,16 +66,19 @@ def _sampler(options: Sampler) -> None:
     from diffusion_eqx.models import load_model
     from diffusion_eqx_export.export import export_sampler
 
+    given = {name: getattr(options, name) for name in ("eta", "temperature", "churn", "snr")}
     export_sampler(
         load_model(options.model),
         options.out,
         sampler=options.sampler,
+        grid=options.grid,
         steps=options.steps,
-        guidance_scale=options.guidance_scale if options.guidance else None,
-        eta=options.eta,
-        temperature=options.temperature,
+        guidance_scale=None if options.guidance == "none" else options.guidance_scale,
+        guidance="cfg" if options.guidance == "none" else options.guidance,
+        brownian=options.brownian,
         platforms=options.platforms,
         batch_sizes=options.batch_sizes,
+        **{name: value for name, value in given.items() if value is not None},
     )
     size = options.out.stat().st_size / 2**20
     print(f"wrote {options.out} ({size:.1f} MiB)", file=sys.stderr)

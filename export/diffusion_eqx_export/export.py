@@ -14,9 +14,9 @@ import numpy as np
 
 from diffusion_eqx.config import to_json
 from diffusion_eqx.models import SavedModel
-from diffusion_eqx.models.base import Scheduler
+from diffusion_eqx.models.base import Guidance
 from diffusion_eqx.models.files import named_arrays
-from diffusion_eqx.samplers import AbstractSampler, sample
+from diffusion_eqx.samplers import AbstractSampler, BrownianNoise, find_sampler, sample
 from diffusion_eqx_export.container import dtype_name, write_container
 from diffusion_eqx_export.lowering import PLATFORMS, STABLEHLO_VERSION
 from diffusion_eqx_export.programs import Argument, Program, SamplerPrograms
@@ -33,41 +33,45 @@ def export_sampler(
     saved: SavedModel,
     path: str | Path,
     *,
-    sampler: Scheduler = "ddim",
+    sampler: str = "ddim",
     steps: int = 50,
     guidance_scale: float | None = 2.0,
-    eta: float = 0.0,
-    temperature: float = 1.0,
+    guidance: Guidance = "cfg",
+    grid: str | None = None,
+    brownian: bool = False,
     platforms: Sequence[str] = ("cpu", "cuda"),
     batch_sizes: Sequence[int] = (1, 8, 64),
+    **parameters: float,
 ) -> None:
     """Write a sampler of a saved model as an artifact for the native program (see FORMAT.md).
 
-    `steps`, `guidance_scale`, `eta` (DDIM's) and `temperature` are defaults: all can be chosen again at
-    run time. `guidance_scale=None` leaves guidance out, at half the cost of a step; unconditional
-    models have none anyway. `platforms`: any of cpu, cuda, rocm, tpu; `batch_sizes`: the numbers of
-    images for which programs are made.
+    `sampler`, `grid` and `guidance` by their names in the library. `steps`, `guidance_scale` and the
+    sampler's own `parameters` (`eta`, `temperature`, …) are defaults: all can be chosen again at run time.
+    `guidance_scale=None` leaves guidance out, at half the cost of a step; unconditional models have none
+    anyway. `brownian`: the noise of one path for all numbers of steps. `platforms`: any of cpu, cuda, rocm,
+    tpu; `batch_sizes`: the numbers of images for which programs are made.
 
-    **Raises:** `ValueError` for values out of range; `NotExportable` if the model calls back into Python.
+    **Raises:** `ValueError` for unknown names or values out of range; `NotExportable` if the sampler calls
+    back into Python or a library.
     """
     model, ema, training = saved
     _check(platforms, batch_sizes)
     guided = guidance_scale is not None and model.num_classes is not None
-    parameters = _parameters(
+    described = _parameters(
         total_steps=model.config.noise_schedule.num_timesteps,
         steps=steps,
         guidance_scale=guidance_scale if guided else None,
-        eta=eta if sampler == "ddim" else None,
-        temperature=temperature,
+        own={**find_sampler(sampler).parameters, **parameters},
     )
     _, static = eqx.partition(model.denoiser, eqx.is_array)
     treedef = jax.tree.structure(eqx.filter(model.denoiser, eqx.is_array))
+    noise = BrownianNoise() if brownian else None
 
     def make_sampler(weights: list[jax.Array], values: dict[str, Any]) -> AbstractSampler:
         denoiser = eqx.combine(jax.tree.unflatten(treedef, weights), static)
         rebuilt = eqx.tree_at(lambda m: m.denoiser, model, denoiser)
         chosen = {name: value for name, value in values.items() if name != "steps"}
-        return rebuilt.sampler(sampler, **chosen)
+        return rebuilt.sampler(sampler, guidance=guidance, grid=grid, noise=noise, **chosen)
 
     weights = named_arrays(model.denoiser)
     image_shape = model.config.input_shape
@@ -76,7 +80,7 @@ def export_sampler(
         weights=weights,
         parameters={
             n: np.dtype({"I32": "int32", "F32": "float32"}[p["dtype"]])
-            for n, p in parameters.items()
+            for n, p in described.items()
         },
         conditional=model.num_classes is not None,
         image_shape=image_shape,
@@ -100,7 +104,7 @@ def export_sampler(
         for batch in sorted(set(batch_sizes))
     ]
     labels = _labels(model.num_classes, training)
-    defaults = {name: p["default"] for name, p in parameters.items() if name != "steps"}
+    defaults = {name: p["default"] for name, p in described.items() if name != "steps"}
     reference, arrays = _reference(
         make_sampler(list(weights.values()), defaults), image_shape, labels
     )
@@ -121,7 +125,7 @@ def export_sampler(
             "stablehlo": STABLEHLO_VERSION,
         },
         "sample": {"sampler": sampler, "shape": list(image_shape), "range": [-1.0, 1.0]},
-        "parameters": parameters,
+        "parameters": described,
         "labels": labels,
         "state": [_any_batch(argument) for argument in programs.state(1)],
         "programs": entries,
@@ -146,41 +150,34 @@ def _check(platforms: Sequence[str], batch_sizes: Sequence[int]) -> None:
         raise ValueError(f"batch_sizes must be positive numbers; got {list(batch_sizes)}")
 
 
+# Range and meaning of what may be chosen at run time (FORMAT.md, 3.3).
+_RANGES: dict[str, tuple[float, float, str]] = {
+    "guidance_scale": (0.0, 100.0, "strength of guidance; 1 is the plain conditional prediction"),
+    "eta": (0.0, 1.0, "share of fresh noise in each step; 0 is deterministic"),
+    "temperature": (0.0, 10.0, "scale of the fresh noise"),
+    "churn": (0.0, 1000.0, "noise added before each step, over all steps"),
+    "snr": (0.0, 1.0, "how far the corrector moves"),
+}
+
+
 def _parameters(
-    *,
-    total_steps: int,
-    steps: int,
-    guidance_scale: float | None,
-    eta: float | None,
-    temperature: float,
+    *, total_steps: int, steps: int, guidance_scale: float | None, own: dict[str, float]
 ) -> dict[str, dict[str, Any]]:
-    """What may be chosen at run time (FORMAT.md, 3.3); None leaves a parameter out."""
-    ranges = {
-        "steps": ("I32", steps, 1, total_steps, "denoising steps"),
-        "guidance_scale": (
-            "F32",
-            guidance_scale,
-            0.0,
-            100.0,
-            "strength of classifier-free guidance; 1 is the plain conditional prediction",
-        ),
-        "eta": ("F32", eta, 0.0, 1.0, "share of fresh noise in each step; 0 is deterministic"),
-        "temperature": ("F32", temperature, 0.0, 10.0, "scale of the fresh noise"),
-    }
-    described = {}
-    for name, (dtype, default, low, high, about) in ranges.items():
-        if default is None:
-            continue
-        if not low <= default <= high:
-            raise ValueError(f"{name} must be between {low} and {high}; got {default}")
-        described[name] = {
-            "dtype": dtype,
-            "default": default,
-            "min": low,
-            "max": high,
-            "about": about,
-        }
+    """The manifest's `parameters`: steps, the scale of guidance if there is one, the sampler's own."""
+    described = {"steps": _parameter("steps", "I32", steps, 1, total_steps, "denoising steps")}
+    scale = {} if guidance_scale is None else {"guidance_scale": guidance_scale}
+    for name, default in {**scale, **own}.items():
+        low, high, about = _RANGES[name]
+        described[name] = _parameter(name, "F32", default, low, high, about)
     return described
+
+
+def _parameter(
+    name: str, dtype: str, default: float, low: float, high: float, about: str
+) -> dict[str, Any]:
+    if not low <= default <= high:
+        raise ValueError(f"{name} must be between {low} and {high}; got {default}")
+    return {"dtype": dtype, "default": default, "min": low, "max": high, "about": about}
 
 
 def _labels(num_classes: int | None, training: dict[str, Any]) -> dict[str, Any] | None:
