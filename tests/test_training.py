@@ -197,7 +197,9 @@ def test_command_line_trains_shows_and_samples(tmp_path):
     assert np.load(tmp_path / "a.npy").shape == (3, 8, 8, 1)
 
     for arguments, message in (
-        (("sample", out, "-o", tmp_path / "a.gif"), "must end in .png or .npy"),
+        (("sample", out, "-o", tmp_path / "a.jpg"), "must end in .png, .npy or .gif"),
+        (("sample", out, "-o", tmp_path / "a.png", "--sampler", "no"), "unknown sampler"),
+        (("sample", out, "-o", tmp_path / "a.png", "--guidance", "auto"), "needs --weak-model"),
         (("sample", out, "-o", tmp_path / "a.png", "--labels", 11), "none of 0 … 9"),
         (("sample", out, "-o", tmp_path / "a.png", "--steps", 0), "steps must be between"),
         (("sample", tmp_path / "no", "-o", tmp_path / "a.png"), "there is no model file"),

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from diffusion_eqx._typing import Batch, BatchKeys
 from diffusion_eqx.samplers.noise import draw
-from diffusion_eqx.schedules.base import LARGEST_LAMBDA
+from diffusion_eqx.schedules.base import GREATEST_LAMBDA, LEAST_LAMBDA
 
 # The role of a path's key among those of `draw`; no step is numbered so high.
 _PATH = 2**31 - 1
@@ -50,7 +50,7 @@ class BrownianNoise(AbstractNoise):
 
     def __call__(self, keys, index, span, shape) -> Batch:
         """See the base class."""
-        begin, end = (0.5 + 0.5 * at / LARGEST_LAMBDA for at in span)
+        begin, end = (path_place(at) for at in span)
         increment = self.at(keys, end, shape) - self.at(keys, begin, shape)
         return increment / jnp.sqrt(jnp.maximum(end - begin, 1e-12))
 
@@ -75,3 +75,8 @@ class BrownianNoise(AbstractNoise):
         start = (jnp.asarray(1, jnp.int32), jnp.zeros(()), jnp.zeros_like(end), end)
         _, left, low, high = jax.lax.fori_loop(0, self.depth, halve, start)
         return low + (high - low) * (place - left) * 2.0**self.depth
+
+
+def path_place(at: Float[Array, ""]) -> Float[Array, ""]:
+    """Where a lambda lies in its range, from 0 to 1: the clock of a Brownian path."""
+    return (at - LEAST_LAMBDA) / (GREATEST_LAMBDA - LEAST_LAMBDA)

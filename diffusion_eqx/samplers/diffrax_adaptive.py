@@ -11,7 +11,7 @@ from jaxtyping import Array
 from diffusion_eqx._typing import Batch, Cond
 from diffusion_eqx.denoiser import AbstractDenoiser
 from diffusion_eqx.samplers.base import AbstractMethod, State
-from diffusion_eqx.samplers.brownian import BrownianNoise
+from diffusion_eqx.samplers.brownian import BrownianNoise, path_place
 from diffusion_eqx.samplers.diffrax_terms import (
     Number,
     StepPath,
@@ -24,7 +24,7 @@ from diffusion_eqx.samplers.diffrax_terms import (
     reverse_terms,
 )
 from diffusion_eqx.samplers.grid import AbstractGrid, Index, UniformGrid
-from diffusion_eqx.schedules.base import LARGEST_LAMBDA
+from diffusion_eqx.schedules.base import GREATEST_LAMBDA, LEAST_LAMBDA
 
 # Rejections in a row after which an example is given up.
 _ATTEMPTS = 50
@@ -174,10 +174,9 @@ class DiffraxAdaptiveSampler(AbstractMethod):
             if key is None:
                 return jnp.zeros(shape)
             # The path's clock runs over [0, 1]: its unit of variance is the whole of lambda's range.
-            begin, end = (0.5 + 0.5 * at / LARGEST_LAMBDA for at in (begin, end))
             keys = key[None]
-            moved = path.at(keys, end, shape) - path.at(keys, begin, shape)
-            return jnp.sqrt(2.0 * LARGEST_LAMBDA) * moved[0]
+            moved = path.at(keys, path_place(end), shape) - path.at(keys, path_place(begin), shape)
+            return jnp.sqrt(GREATEST_LAMBDA - LEAST_LAMBDA) * moved[0]
 
         return reverse_terms(denoiser, cond, StepPath(increment=increment, area=None), 1.0)
 

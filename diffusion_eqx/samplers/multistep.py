@@ -16,6 +16,7 @@ from diffusion_eqx.samplers.grid import AbstractGrid, Index
 from diffusion_eqx.schedules import AbstractSchedule
 
 Number = Float[Array, ""]
+Order = Int[Array, ""]
 
 
 class History(eqx.Module):
@@ -34,7 +35,7 @@ class History(eqx.Module):
         return History((prediction, *self.predictions[:-1]), self.count + 1)
 
     @property
-    def length(self) -> Int[Array, ""]:
+    def length(self) -> Order:
         """How many predictions are real: the same for the whole batch."""
         return self.count[0]
 
@@ -47,7 +48,7 @@ def lambdas(
     return [schedule.half_log_snr(grid(schedule, i, steps)) for i in indices]
 
 
-def falling_order(order: int, length: Int[Array, ""], index: Index, steps: Index) -> Number:
+def falling_order(order: int, length: Order, index: Index, steps: Index) -> Order:
     """The order of a step: as many predictions as there are, at most `order`; the last step's is 1.
 
     With fewer than 15 steps the last but one is at most 2: extrapolation over their long intervals is
@@ -58,7 +59,7 @@ def falling_order(order: int, length: Int[Array, ""], index: Index, steps: Index
     return jnp.minimum(jnp.minimum(length, most), order)
 
 
-def by_order(order: Number, results: Sequence[Batch]) -> Batch:
+def by_order(order: Order, results: Sequence[Batch]) -> Batch:
     """The result for the given order, of those for orders 1, 2, …"""
     chosen = results[0]
     for number, result in enumerate(results[1:], start=2):

@@ -12,6 +12,7 @@ from diffusion_eqx.samplers.grid import AbstractGrid, Index, LogSNRGrid
 from diffusion_eqx.samplers.multistep import (
     History,
     Number,
+    Order,
     by_order,
     lambdas,
     safe,
@@ -105,7 +106,7 @@ class UniPC(AbstractMethod):
         return by_order(order, results)
 
 
-def _order(order: int, length, index: Index, steps: Index) -> Number:
+def _order(order: int, length: Order, index: Index, steps: Index) -> Order:
     """As many predictions as there are, and no more than steps are left."""
     return jnp.minimum(jnp.minimum(length, steps - jnp.asarray(index)), order)
 

@@ -22,8 +22,9 @@ from jaxtyping import Array, Float, Int
 
 from diffusion_eqx._typing import Batch, Time
 
-# Beyond e^±17 the smaller of signal and noise is below the rounding of the larger one in float32.
-LARGEST_LAMBDA = 17.0
+# The range of lambda = log(alpha/sigma) that solvers need to tell apart. Below it the signal is lost in
+# float32's rounding of the noise; above it noise is 0, and 1 − e^(−h) is 1 for a step of length h to there.
+LEAST_LAMBDA, GREATEST_LAMBDA = -17.0, 40.0
 _BISECTIONS = 40
 
 
@@ -52,8 +53,8 @@ class AbstractSchedule(eqx.Module):
         return 2.0 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
 
     def half_log_snr(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
-        """lambda = log(alpha / sigma), in which fast solvers step; kept within ±17, so finite."""
-        return jnp.clip(0.5 * self.log_snr(t), -LARGEST_LAMBDA, LARGEST_LAMBDA)
+        """lambda = log(alpha / sigma), in which fast solvers step; kept in a range, so finite."""
+        return jnp.clip(0.5 * self.log_snr(t), LEAST_LAMBDA, GREATEST_LAMBDA)
 
     def time_of(self, half_log_snr: Float[Array, "*s"]) -> Float[Array, "*s"]:
         """The time t at which log(alpha / sigma) has the given value: inverse of `half_log_snr`.
