@@ -171,10 +171,8 @@ def test_classifiers_of_something_else_are_refused(change, message, files, capsy
 
 def test_the_command_line_trains_one(tmp_path):
     path = tmp_path / "c.safetensors"
-    main(
-        ["train-classifier", "-o", str(path), "--data", "digits", "--epochs", "3"]
-        + ["--hidden-dims", "8", "16"]
-    )
+    options = ["--data", "digits", "--epochs", "3", "--hidden-dims", "8", "16"]
+    main(["train-classifier", "-o", str(path), *options])
     saved = load_classifier(path)
     assert saved.training["epochs"] == 3
     assert saved.classifier.config.noise_schedule == DDIMConfig(noise_schedule=NOISE).noise_schedule

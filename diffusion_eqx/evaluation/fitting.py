@@ -63,10 +63,11 @@ def fit_classifier(
         updates, opt_state = optimizer.update(grads, opt_state)
         return eqx.apply_updates(classifier, updates), opt_state
 
-    key_order, key_steps = jax.random.split(key)
+    # Numbers below `epochs` are those of the orders.
+    key_steps = jax.random.fold_in(key, epochs)
     opt_state = optimizer.init(eqx.filter(classifier, eqx.is_inexact_array))
     for epoch in range(epochs):
-        order = jax.random.permutation(jax.random.fold_in(key_order, epoch), len(dataset))
+        order = jax.random.permutation(jax.random.fold_in(key, epoch), len(dataset))
         rows = order[: batches * batch_size].reshape(batches, batch_size)
         for number, picked in enumerate(rows, start=epoch * batches):
             batch = images[picked], labels[picked], jax.random.fold_in(key_steps, number)
