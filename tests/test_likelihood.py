@@ -215,6 +215,7 @@ def test_bytes_cost_log2_of_127_and_a_half_more(tiny_config, getkey):
     np.testing.assert_allclose(found.bits_per_dim, expected, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_network_of_any_weights_has_finite_bits_near_the_exact_ones(tiny_config, getkey):
     model = DDIMModel(tiny_config, key=getkey())
     backbone = perturbed(model.denoiser.backbone, key=getkey(), scale=0.05)
