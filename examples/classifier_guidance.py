@@ -5,7 +5,7 @@ gradient leads the U-Net to the class that is wanted (Dhariwal & Nichol 2021). A
 digits only, which has no part in the drawing, judges what was drawn at several scales of guidance.
 
 Leaves in the folder `--out`: guided.png (a row of every class for each scale) and results.json. Without
-`--full` it takes about a minute on two cores.
+`--full` it takes less than two minutes of processor time.
 """
 
 import dataclasses
