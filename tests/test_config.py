@@ -10,6 +10,7 @@ from diffusion_eqx.config import (
     DDPMConfig,
     DiffusionTrainingConfig,
     NoiseScheduleConfig,
+    NoisyClassifierConfig,
     UNetBackboneConfig,
     from_json,
     to_json,
@@ -22,6 +23,7 @@ CONFIGS = [
     DDPMConfig(prediction_type="sample", loss_type="huber"),
     DDIMConfig(input_shape=(32, 24, 1), num_inference_steps=7, eta=0.5),
     DiffusionTrainingConfig(steps=3, warmup_steps=0),
+    NoisyClassifierConfig(hidden_dims=(8,), num_classes=3),
 ]
 
 

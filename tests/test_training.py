@@ -17,7 +17,7 @@ from diffusion_eqx.config import DiffusionTrainingConfig
 from diffusion_eqx.data import digits
 from diffusion_eqx.losses import drop_cond
 from diffusion_eqx.models import DDIMModel, load_model
-from diffusion_eqx.models.files import named_arrays
+from diffusion_eqx.models.array_file import named_arrays
 from diffusion_eqx.training import (
     Checkpoints,
     ResumeError,

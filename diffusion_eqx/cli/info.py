@@ -21,7 +21,7 @@ def run(options: Info) -> None:
     from rich.table import Table
 
     from diffusion_eqx.models import load_model
-    from diffusion_eqx.models.files import named_arrays
+    from diffusion_eqx.models.array_file import named_arrays
 
     model, ema, training = load_model(options.model)
     arrays = named_arrays(model.denoiser.backbone)

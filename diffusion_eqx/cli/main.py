@@ -5,10 +5,11 @@ from typing import Annotated
 
 import tyro
 
-from diffusion_eqx.cli import info, sample, samplers, train
+from diffusion_eqx.cli import info, sample, samplers, train, train_classifier
 
 _COMMANDS = {
     train.Train: train.run,
+    train_classifier.TrainClassifier: train_classifier.run,
     sample.Sample: sample.run,
     samplers.Samplers: samplers.run,
     info.Info: info.run,
@@ -19,6 +20,7 @@ def main(args: list[str] | None = None) -> None:
     """Run one command. Exits with 2 for wrong input, 1 for a failed run, 130 if interrupted."""
     options = tyro.cli(
         Annotated[train.Train, tyro.conf.subcommand("train")]
+        | Annotated[train_classifier.TrainClassifier, tyro.conf.subcommand("train-classifier")]
         | Annotated[sample.Sample, tyro.conf.subcommand("sample")]
         | Annotated[samplers.Samplers, tyro.conf.subcommand("samplers")]
         | Annotated[info.Info, tyro.conf.subcommand("info")],

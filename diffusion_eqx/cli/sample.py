@@ -35,12 +35,15 @@ class Sample:
     """Classes, repeated over the images; none: unconditional, or all classes in turn if guided."""
     guidance_scale: float | None = None
     """Strength of guidance; 1 is the plain conditional prediction."""
-    guidance: Literal["cfg", "cfg++", "apg", "auto"] = "cfg"
-    """Classifier-free guidance, CFG++, adaptive projected guidance, or autoguidance by --weak-model."""
+    guidance: Literal["cfg", "cfg++", "apg", "auto", "classifier"] = "cfg"
+    """Classifier-free guidance, CFG++, adaptive projected guidance, autoguidance by --weak-model, or
+    guidance by --classifier."""
     guidance_rescale: float = 0.0
     """Pull the guided prediction's contrast back to the conditional one's, 0 … 1 (cfg only)."""
     weak_model: Path | None = None
     """For autoguidance: a smaller or less trained model of the same data."""
+    classifier: Path | None = None
+    """For classifier guidance: a file written by `diffusion-eqx train-classifier`."""
     threshold: bool = False
     """Limit predictions by dynamic thresholding rather than by clipping."""
     eta: float | None = None
@@ -80,16 +83,18 @@ def run(options: Sample) -> None:
     total = model.config.noise_schedule.num_timesteps
     if not 1 <= options.steps <= total:
         raise ValueError(f"--steps must be between 1 and {total}; got {options.steps}")
-    labels = _labels(options, model.num_classes, jnp)
+    guide = _guide(options, model)
+    classes = model.num_classes if guide is None else guide.config.num_classes
+    labels = _labels(options, classes, guide is not None, jnp)
     call = {
         "shape": model.config.input_shape,
         "count": options.count,
         "steps": options.steps,
         "key": jax.random.key(seed),
-        "cond": labels,
+        "cond": None if model.num_classes is None else labels,
     }
     columns = options.columns or int(np.ceil(options.count**0.5))
-    sampler = _sampler(options, model)
+    sampler = _sampler(options, model, guide, labels)
     if options.out.suffix == ".gif":
         snapshots = trajectory(sampler, every=options.every, **call)
         save_animation(options.out, [image_grid(images, columns) for images in snapshots])
@@ -108,20 +113,63 @@ def run(options: Sample) -> None:
     print(f"wrote {options.out} (seed {seed})", file=sys.stderr)
 
 
-def _sampler(options: Sample, model):
-    from diffusion_eqx.guidance import Autoguidance, ClipDenoised
+def _guide(options: Sample, model):
+    """The classifier that guides, if one does."""
+    from diffusion_eqx.evaluation import load_classifier
+
+    if options.guidance != "classifier":
+        if options.classifier is not None:
+            raise ValueError("--classifier needs --guidance classifier")
+        return None
+    if options.classifier is None:
+        raise ValueError("--guidance classifier needs --classifier")
+    guide = load_classifier(options.classifier).classifier
+    if guide.config.input_shape != model.config.input_shape:
+        raise ValueError(
+            f"{options.classifier} is for images of shape {guide.config.input_shape}; the model's have "
+            f"shape {model.config.input_shape}"
+        )
+    if model.num_classes not in (None, guide.config.num_classes):
+        raise ValueError(
+            f"{options.classifier} knows {guide.config.num_classes} classes, the model "
+            f"{model.num_classes}"
+        )
+    _check_same_noise(str(options.classifier), guide.config.noise_schedule, model)
+    return guide
+
+
+def _check_same_noise(name: str, noise_schedule, model) -> None:
+    own = model.config.noise_schedule
+    if dataclasses.replace(noise_schedule, name=own.name) != own:
+        raise ValueError(
+            f"{name} was trained for another noise than the model: {noise_schedule}, not {own}"
+        )
+
+
+def _sampler(options: Sample, model, guide, labels):
+    import equinox as eqx
+
+    from diffusion_eqx.guidance import Autoguidance, ClassifierGuidance
     from diffusion_eqx.models import load_model
     from diffusion_eqx.samplers import BrownianNoise
 
-    if options.guidance == "auto":
+    scale = 1.0 if options.guidance_scale is None else options.guidance_scale
+    plain = eqx.nn.inference_mode(model.denoiser)
+    if options.guidance_rescale and options.guidance != "cfg":
+        raise ValueError("--guidance-rescale needs --guidance cfg")
+    if options.weak_model is not None and options.guidance != "auto":
+        raise ValueError("--weak-model needs --guidance auto")
+    if guide is not None:
+        guided = ClassifierGuidance(plain, guide, scale, labels)
+        denoiser = model.limited(guided, threshold=options.threshold)
+    elif options.guidance == "auto":
         if options.weak_model is None:
             raise ValueError("--guidance auto needs --weak-model")
-        main, weak = model.denoiser, load_model(options.weak_model).model.denoiser
-        scale = 1.0 if options.guidance_scale is None else options.guidance_scale
-        denoiser = ClipDenoised(Autoguidance(main, weak, scale))
+        weak = load_model(options.weak_model).model
+        _check_same_noise(str(options.weak_model), weak.config.noise_schedule, model)
+        guided = Autoguidance(plain, eqx.nn.inference_mode(weak.denoiser), scale)
+        denoiser = model.limited(guided, threshold=options.threshold)
     else:
-        if options.weak_model is not None:
-            raise ValueError("--weak-model needs --guidance auto")
         denoiser = model.guided(
             options.guidance_scale,
             options.guidance,
@@ -138,19 +186,23 @@ def _sampler(options: Sample, model):
     )
 
 
-def _labels(options: Sample, num_classes: int | None, jnp):
+def _labels(options: Sample, num_classes: int | None, by_classifier: bool, jnp):
     if num_classes is None:
         if options.labels:
-            raise ValueError("--labels needs a class-conditional model; this one is unconditional")
+            raise ValueError(
+                "--labels needs a class-conditional model, and this one is unconditional; or guide it by a "
+                "classifier"
+            )
         return None
     chosen = options.labels
     if not chosen:
-        if options.guidance_scale is None:
+        if options.guidance_scale is None and not by_classifier:
             return None
         chosen = tuple(range(num_classes))
-    wrong = [label for label in chosen if not 0 <= label <= num_classes]
+    # A model knows "no class", a classifier does not.
+    largest = num_classes - 1 if by_classifier else num_classes
+    wrong = [label for label in chosen if not 0 <= label <= largest]
     if wrong:
-        raise ValueError(
-            f"--labels {wrong[0]} is none of 0 … {num_classes - 1} (or {num_classes}: no class)"
-        )
+        extra = "" if by_classifier else f" (or {num_classes}: no class)"
+        raise ValueError(f"--labels {wrong[0]} is none of 0 … {num_classes - 1}{extra}")
     return jnp.asarray([chosen[i % len(chosen)] for i in range(options.count)], jnp.int32)

@@ -3,6 +3,7 @@
 from diffusion_eqx.config.backbone import UNetBackboneConfig as UNetBackboneConfig
 from diffusion_eqx.config.base import from_json as from_json
 from diffusion_eqx.config.base import to_json as to_json
+from diffusion_eqx.config.classifier import NoisyClassifierConfig as NoisyClassifierConfig
 from diffusion_eqx.config.model import AbstractDiffusionConfig as AbstractDiffusionConfig
 from diffusion_eqx.config.model import DDIMConfig as DDIMConfig
 from diffusion_eqx.config.model import DDPMConfig as DDPMConfig

@@ -1,7 +1,18 @@
-"""How good generated images are: class accuracy and Fréchet distance by an independent classifier."""
+"""How good a model is: class accuracy and Fréchet distance by an independent classifier, likelihood."""
 
 from diffusion_eqx.evaluation.classifier import Classifier as Classifier
 from diffusion_eqx.evaluation.classifier import accuracy as accuracy
 from diffusion_eqx.evaluation.classifier import judge as judge
 from diffusion_eqx.evaluation.classifier import train_classifier as train_classifier
 from diffusion_eqx.evaluation.frechet import frechet_distance as frechet_distance
+from diffusion_eqx.evaluation.likelihood import Likelihood as Likelihood
+from diffusion_eqx.evaluation.likelihood import image_bits_per_dim as image_bits_per_dim
+from diffusion_eqx.evaluation.likelihood import log_likelihood as log_likelihood
+from diffusion_eqx.evaluation.noisy_classifier import NoisyClassifier as NoisyClassifier
+from diffusion_eqx.evaluation.noisy_classifier import SavedClassifier as SavedClassifier
+from diffusion_eqx.evaluation.noisy_classifier import load_classifier as load_classifier
+from diffusion_eqx.evaluation.noisy_classifier import noisy_accuracy as noisy_accuracy
+from diffusion_eqx.evaluation.noisy_classifier import save_classifier as save_classifier
+from diffusion_eqx.evaluation.noisy_classifier import (
+    train_noisy_classifier as train_noisy_classifier,
+)

@@ -8,11 +8,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Images, Labels, PRNGKey, Scalar
+from diffusion_eqx._typing import Images, Labels, PRNGKey
 from diffusion_eqx.data import ImageDataset, to_unit_range
+from diffusion_eqx.evaluation.fitting import check_labelled, fit_classifier
 from diffusion_eqx.nn import Conv, Linear
 
 
@@ -58,33 +58,20 @@ def train_classifier(
 ) -> Classifier:
     """Train a classifier on labelled images by cross-entropy, Adam and a cosine learning rate.
 
-    **Raises:** `ValueError` if the images have no labels.
+    **Raises:** `ValueError` if the images have no labels, or do not fill a batch.
     """
-    if dataset.labels is None or dataset.num_classes is None:
-        raise ValueError("a classifier needs labels, and this data set has none")
-    key_init, key_order = jax.random.split(key)
-    classifier = Classifier(dataset.images.shape[1:], dataset.num_classes, key=key_init)
-    batches = len(dataset) // batch_size
-    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, epochs * batches))
-    images, labels = jnp.asarray(dataset.images), jnp.asarray(dataset.labels)
-
-    # One jitted call a step: inside a scan, XLA's CPU compiler runs weight gradients many times slower.
-    @eqx.filter_jit(donate="all")
-    def step(classifier: Classifier, opt_state: optax.OptState, x: Array, y: Array):
-        def loss(classifier: Classifier) -> Scalar:
-            logits = classifier(to_unit_range(x))
-            return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
-
-        grads = eqx.filter_grad(loss)(classifier)
-        updates, opt_state = optimizer.update(grads, opt_state)
-        return eqx.apply_updates(classifier, updates), opt_state
-
-    opt_state = optimizer.init(eqx.filter(classifier, eqx.is_array))
-    for epoch in range(epochs):
-        order = jax.random.permutation(jax.random.fold_in(key_order, epoch), len(dataset))
-        for picked in order[: batches * batch_size].reshape(batches, batch_size):
-            classifier, opt_state = step(classifier, opt_state, images[picked], labels[picked])
-    return classifier
+    _, num_classes = check_labelled(dataset, batch_size)
+    key_init, key_fit = jax.random.split(key)
+    classifier = Classifier(dataset.images.shape[1:], num_classes, key=key_init)
+    return fit_classifier(
+        classifier,
+        dataset,
+        lambda classifier, images, key: classifier(images),
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        key=key_fit,
+    )
 
 
 @eqx.filter_jit

@@ -35,11 +35,19 @@ class ClassifierGuidance(AbstractGuidance):
     def __call__(
         self, x_t: Batch, t: Time, cond: Cond = None, *, key: PRNGKey | None = None
     ) -> Prediction:
-        """The guided prediction; `cond` goes to the wrapped denoiser."""
+        """The guided prediction; `cond` goes to the wrapped denoiser.
+
+        **Raises:** `ValueError` if there are labels of another number than there are examples.
+        """
         predicted = self.denoiser(x_t, t, cond, key=key)
         labels = self.class_label
         # Inside classifier-free guidance the batch is doubled.
         if isinstance(labels, jax.Array) and labels.ndim == 1:
+            if len(x_t) % len(labels):
+                raise ValueError(
+                    f"class_label has {len(labels)} labels for a batch of {len(x_t)} examples; give one "
+                    "for each, or one for all"
+                )
             labels = jnp.tile(labels, len(x_t) // len(labels))
         labels = jnp.broadcast_to(jnp.asarray(labels, jnp.int32), x_t.shape[:1])
         times = jnp.broadcast_to(t, x_t.shape[:1])

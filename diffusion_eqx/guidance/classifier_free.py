@@ -138,7 +138,7 @@ def extra_scale(
 def _rescaled(guided: Batch, conditional: Batch, amount: float) -> Batch:
     axes = tuple(range(1, guided.ndim))
 
-    def deviation(x: Batch) -> Batch:
+    def deviation(x: Batch) -> Float[Array, "..."]:
         return jnp.std(x, axis=axes, keepdims=True)
 
     # A constant prediction has no deviation to restore.

@@ -145,6 +145,10 @@ class AbstractDiffusionModel(eqx.Module):
                     denoiser = CFGPlusPlus(**common)
                 case "apg":
                     denoiser = AdaptiveProjectedGuidance(interval=interval, **common)
+        return self.limited(denoiser, threshold=threshold)
+
+    def limited(self, denoiser: AbstractDenoiser, *, threshold: bool = False) -> AbstractDenoiser:
+        """Any denoiser of this model's images with its x0 limited as `guided` does it."""
         if threshold:
             return DynamicThresholding(denoiser)
         if self.config.clip_denoised:

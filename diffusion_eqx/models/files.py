@@ -1,16 +1,11 @@
 """A model as one file: safetensors with the configuration in its metadata."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-import numpy as np
-import safetensors
-import safetensors.numpy
 
 from diffusion_eqx.config import (
     AbstractDiffusionConfig,
@@ -20,6 +15,7 @@ from diffusion_eqx.config import (
     from_json,
     to_json,
 )
+from diffusion_eqx.models.array_file import ModelFileError, fill, read_arrays, write_arrays
 from diffusion_eqx.models.base import AbstractDiffusionModel
 from diffusion_eqx.models.ddim import DDIMModel
 from diffusion_eqx.models.ddpm import DDPMModel
@@ -43,21 +39,6 @@ class SavedModel(NamedTuple):
     training: dict[str, Any]
 
 
-class ModelFileError(ValueError):
-    """The file is not a model of this library, or does not fit its own configuration."""
-
-
-def named_arrays(tree: Any) -> dict[str, jax.Array]:
-    """All arrays of a PyTree by their place in it, e.g. `backbone.conv_in.weight`."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(tree, eqx.is_array))
-    return {path_name(path): leaf for path, leaf in leaves}
-
-
-def path_name(path: tuple[Any, ...]) -> str:
-    """A PyTree path as attributes and indices joined by dots."""
-    return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
 def save_model(
     path: str | Path,
     model: AbstractDiffusionModel,
@@ -69,7 +50,6 @@ def save_model(
 
     `ema`: whether the weights are a moving average; `training`: anything JSON can say of the run.
     """
-    path = Path(path)
     metadata = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -77,11 +57,7 @@ def save_model(
         "ema": json.dumps(ema),
         "training": json.dumps(training or {}),
     }
-    arrays = {name: np.asarray(a) for name, a in named_arrays(model.denoiser).items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(safetensors.numpy.save(arrays, metadata))
-    os.replace(partial, path)
+    write_arrays(path, model.denoiser, metadata)
 
 
 def load_model(path: str | Path) -> SavedModel:
@@ -90,26 +66,7 @@ def load_model(path: str | Path) -> SavedModel:
     **Raises:** `FileNotFoundError`; `ModelFileError` if the file is something else, of an unknown
     version, damaged, or lacks arrays that its configuration asks for.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no model file {path}")
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            names = file.keys()
-            arrays = {name: file.get_tensor(name) for name in names}
-    except safetensors.SafetensorError as error:
-        raise ModelFileError(f"{path} is damaged or not a safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise ModelFileError(
-            f"{path} is not a diffusion_eqx model: its format is {metadata.get('format')!r}, "
-            f"expected {FORMAT!r}"
-        )
-    if metadata.get("format_version") != FORMAT_VERSION:
-        raise ModelFileError(
-            f"{path} has format version {metadata.get('format_version')}; this release of "
-            f"diffusion_eqx reads version {FORMAT_VERSION}"
-        )
+    metadata, arrays = read_arrays(path, FORMAT, FORMAT_VERSION)
     kind = json.loads(metadata["config"]).get("kind")
     if kind not in _KINDS:
         raise ModelFileError(
@@ -119,28 +76,6 @@ def load_model(path: str | Path) -> SavedModel:
     config = from_json(config_class, metadata["config"])
     # Only shapes are built here; no random weights are drawn to be thrown away.
     empty = eqx.filter_eval_shape(model_class, config, key=jax.random.key(0))
-    denoiser = _fill(empty.denoiser, arrays, path)
+    denoiser = fill(empty.denoiser, arrays, path)
     model = eqx.tree_at(lambda m: m.denoiser, empty, denoiser)
     return SavedModel(model, json.loads(metadata["ema"]), json.loads(metadata["training"]))
-
-
-def _fill(tree: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
-    def leaf(place: tuple[Any, ...], expected: Any) -> Any:
-        if not isinstance(expected, jax.ShapeDtypeStruct):
-            return expected
-        name = path_name(place)
-        if name not in arrays:
-            raise ModelFileError(f"{path} lacks the array {name} that its configuration asks for")
-        found = arrays.pop(name)
-        if found.shape != expected.shape or found.dtype != expected.dtype:
-            raise ModelFileError(
-                f"{path}: {name} is {found.dtype}{found.shape}; its configuration asks for "
-                f"{expected.dtype}{expected.shape}"
-            )
-        return jnp.asarray(found)
-
-    arrays = dict(arrays)
-    filled = jax.tree_util.tree_map_with_path(leaf, tree)
-    if arrays:
-        raise ModelFileError(f"{path} holds arrays that its model does not have: {sorted(arrays)}")
-    return filled

@@ -14,8 +14,8 @@ import numpy as np
 
 from diffusion_eqx.config import to_json
 from diffusion_eqx.models import SavedModel
+from diffusion_eqx.models.array_file import named_arrays
 from diffusion_eqx.models.base import Guidance
-from diffusion_eqx.models.files import named_arrays
 from diffusion_eqx.samplers import AbstractSampler, BrownianNoise, find_sampler, sample
 from diffusion_eqx_export.container import dtype_name, write_container
 from diffusion_eqx_export.lowering import PLATFORMS, STABLEHLO_VERSION

@@ -1,0 +1,95 @@
+"""The arrays of a PyTree as one safetensors file, with what describes them in its metadata."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+
+class ModelFileError(ValueError):
+    """The file is not a model of this library, or does not fit its own configuration."""
+
+
+def named_arrays(tree: Any) -> dict[str, jax.Array]:
+    """All arrays of a PyTree by their place in it, e.g. `backbone.conv_in.weight`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(tree, eqx.is_array))
+    return {path_name(path): leaf for path, leaf in leaves}
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """A PyTree path as attributes and indices joined by dots."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def write_arrays(path: str | Path, tree: Any, metadata: dict[str, str]) -> None:
+    """Write the arrays of a PyTree, atomically; `metadata` has a `format` and its `format_version`."""
+    path = Path(path)
+    arrays = {name: np.asarray(a) for name, a in named_arrays(tree).items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(safetensors.numpy.save(arrays, metadata))
+    os.replace(partial, path)
+
+
+def read_arrays(
+    path: str | Path, format_name: str, version: str
+) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Metadata and named arrays of a file written by `write_arrays` in that format and version.
+
+    **Raises:** `FileNotFoundError`; `ModelFileError` if the file is something else, of another version, or
+    damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no model file {path}")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            names = file.keys()
+            arrays = {name: file.get_tensor(name) for name in names}
+    except safetensors.SafetensorError as error:
+        raise ModelFileError(f"{path} is damaged or not a safetensors file: {error}") from error
+    if metadata.get("format") != format_name:
+        raise ModelFileError(
+            f"{path} is not a {format_name.replace('.', ' ')}: its format is "
+            f"{metadata.get('format')!r}, expected {format_name!r}"
+        )
+    if metadata.get("format_version") != version:
+        raise ModelFileError(
+            f"{path} has format version {metadata.get('format_version')}; this release of "
+            f"diffusion_eqx reads version {version}"
+        )
+    return metadata, arrays
+
+
+def fill(tree: Any, arrays: dict[str, np.ndarray], path: str | Path) -> Any:
+    """A PyTree of shapes (from `eqx.filter_eval_shape`) with the arrays that `path` held in their places.
+
+    **Raises:** `ModelFileError` if an array is lacking, left over, or of another shape or type.
+    """
+
+    def leaf(place: tuple[Any, ...], expected: Any) -> Any:
+        if not isinstance(expected, jax.ShapeDtypeStruct):
+            return expected
+        name = path_name(place)
+        if name not in arrays:
+            raise ModelFileError(f"{path} lacks the array {name} that its configuration asks for")
+        found = arrays.pop(name)
+        if found.shape != expected.shape or found.dtype != expected.dtype:
+            raise ModelFileError(
+                f"{path}: {name} is {found.dtype}{found.shape}; its configuration asks for "
+                f"{expected.dtype}{expected.shape}"
+            )
+        return jnp.asarray(found)
+
+    arrays = dict(arrays)
+    filled = jax.tree_util.tree_map_with_path(leaf, tree)
+    if arrays:
+        raise ModelFileError(f"{path} holds arrays that its model does not have: {sorted(arrays)}")
+    return filled
