@@ -5,8 +5,8 @@ its timesteps in a way of its own, they are handed to ours as a `GivenGrid`; wha
 method. Six things differ, and the oracle of test_convergence.py is the judge of the first:
 
 - DPM-Solver++ of third order lacks a factor 2 there; ours does too, if asked by `published=True`.
-- SDE-DPM-Solver++ of third order has the sign of a term wrong there (− 1/2 for + 1/2 beside D_2), so that only
-  the second order is compared; k-diffusion has it right.
+- SDE-DPM-Solver++ of third order has the sign of a term wrong there (− 1/2 for + 1/2 beside D_2), so that
+  only the second order is compared; k-diffusion has it right.
 - DEIS ends at the noise of timestep 0 rather than at none, repeating it: compared up to there.
 - With Karras' noise levels, DPM-Solver and UniPC tell the network a rounded timestep, which is not that of
   the noise; Euler and Heun tell the right one, and are compared.
@@ -232,7 +232,10 @@ def test_stochastic_dpm_solver():
 
 
 def test_learned_variance_is_that_of_diffusers():
-    """DDPM with a network of twice the channels; the second half chooses the variance."""
+    """DDPM with a network of twice the channels; the second half chooses the variance.
+
+    With `leading`, whose last timestep is 0: after any other diffusers adds noise to the finished sample.
+    """
     import diffusers
     import torch
 
@@ -251,7 +254,7 @@ def test_learned_variance_is_that_of_diffusers():
         beta_end=0.02,
         variance_type="learned_range",
         clip_sample=False,
-        timestep_spacing="trailing",
+        timestep_spacing="leading",
     )
     made.set_timesteps(20)
     keys = image_keys(KEY, COUNT)
@@ -267,5 +270,5 @@ def test_learned_variance_is_that_of_diffusers():
             patch.setattr(module, "randn_tensor", lambda *_, drawn=drawn, **__: drawn)
             given = [torch.from_numpy(a).movedim(-1, 1) for a in (output, x.numpy())]
             x = made.step(given[0], timestep, given[1]).prev_sample.movedim(1, -1)
-    sampler = DDPMSampler(learned, TrailingGrid(), variance="learned")
+    sampler = DDPMSampler(learned, LeadingGrid(), variance="learned")
     assert_equal(run_ours(sampler, NOISE, 20, KEY), x.numpy())

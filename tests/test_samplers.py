@@ -16,7 +16,11 @@ from diffusion_eqx.samplers import (
     AbstractOneStepMethod,
     DDIMSampler,
     DDPMSampler,
+    FocusedGrid,
+    KarrasGrid,
     LeadingGrid,
+    LinspaceGrid,
+    LogSNRGrid,
     State,
     TrailingGrid,
     UniformGrid,
@@ -199,10 +203,17 @@ def test_trajectory_refuses_impossible_intervals(getkey):
         trajectory(DDIMSampler(MIXTURE), (2,), count=1, steps=5, every=6, key=getkey())
 
 
+GRIDS = [
+    *(UniformGrid(), TrailingGrid(), LeadingGrid(), LinspaceGrid()),
+    *(KarrasGrid(), LogSNRGrid(), FocusedGrid()),
+]
+
+
 @pytest.mark.parametrize("steps", [1, 3, 10, 50, 999, 1000])
-@pytest.mark.parametrize("grid", [UniformGrid(), TrailingGrid(), LeadingGrid()])
+@pytest.mark.parametrize("grid", GRIDS)
 def test_grids_fall_to_zero(grid, steps):
-    times = np.array([float(grid(COSINE, i, steps)) for i in range(steps + 1)])
+    index = jnp.arange(steps + 1)
+    times = np.asarray(jax.jit(jax.vmap(lambda i: grid(COSINE, i, steps)))(index))
     assert times[-1] == 0.0
     assert 0.0 < times[0] <= 1.0
     assert np.all(np.diff(times) < 0)
@@ -211,7 +222,7 @@ def test_grids_fall_to_zero(grid, steps):
 
 
 def test_grids_accept_traced_steps():
-    for grid in (UniformGrid(), TrailingGrid(), LeadingGrid()):
+    for grid in GRIDS:
         traced = jax.jit(lambda i, n, grid=grid: grid(COSINE, i, n))(3, 10)
         assert float(traced) == pytest.approx(float(grid(COSINE, 3, 10)), abs=1e-7)
 

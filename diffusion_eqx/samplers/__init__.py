@@ -31,6 +31,7 @@ from diffusion_eqx.samplers.drive import sample_between as sample_between
 from diffusion_eqx.samplers.drive import sample_from as sample_from
 from diffusion_eqx.samplers.drive import trajectory as trajectory
 from diffusion_eqx.samplers.grid import AbstractGrid as AbstractGrid
+from diffusion_eqx.samplers.grid import FocusedGrid as FocusedGrid
 from diffusion_eqx.samplers.grid import GivenGrid as GivenGrid
 from diffusion_eqx.samplers.grid import KarrasGrid as KarrasGrid
 from diffusion_eqx.samplers.grid import LeadingGrid as LeadingGrid

@@ -18,6 +18,7 @@ from diffusion_eqx.samplers.diffrax_fixed import DiffraxODESampler, DiffraxSDESa
 from diffusion_eqx.samplers.dpm_solver import DPMSolverPlusPlus, DPMSolverPlusPlus2S
 from diffusion_eqx.samplers.grid import (
     AbstractGrid,
+    FocusedGrid,
     KarrasGrid,
     LeadingGrid,
     LinspaceGrid,
@@ -37,6 +38,7 @@ GRIDS: dict[str, Callable[[], AbstractGrid]] = {
     "karras": KarrasGrid,
     "logsnr": LogSNRGrid,
     "exponential": LogSNRGrid,
+    "focused": FocusedGrid,
 }
 
 
@@ -170,8 +172,8 @@ SAMPLERS: dict[str, Entry] = {
         UniPC,
         {},
         _one,
-        "predictor and corrector of third order, one evaluation a step",
-        "recommended without strong guidance, from 5 steps",
+        "predictor of second and corrector of third order, one evaluation a step",
+        "recommended, from 5 steps",
         "Zhao et al. 2023",
     ),
     "deis": Entry(
