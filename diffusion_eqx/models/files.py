@@ -13,9 +13,10 @@ import safetensors
 import safetensors.numpy
 
 from diffusion_eqx.config import (
-    AbstractDiffusionConfig,
+    AbstractModelConfig,
     DDIMConfig,
     DDPMConfig,
+    DiTConfig,
     ScoreDiffusionConfig,
     from_json,
     to_json,
@@ -23,14 +24,16 @@ from diffusion_eqx.config import (
 from diffusion_eqx.models.base import AbstractDiffusionModel
 from diffusion_eqx.models.ddim import DDIMModel
 from diffusion_eqx.models.ddpm import DDPMModel
+from diffusion_eqx.models.dit import DiTModel
 from diffusion_eqx.models.score import ScoreDiffusionModel
 
 FORMAT = "diffusion_eqx.model"
 FORMAT_VERSION = "1"
 
-_KINDS: dict[str, tuple[type[AbstractDiffusionConfig], type[AbstractDiffusionModel]]] = {
+_KINDS: dict[str, tuple[type[AbstractModelConfig], type[AbstractDiffusionModel]]] = {
     "ddpm": (DDPMConfig, DDPMModel),
     "ddim": (DDIMConfig, DDIMModel),
+    "dit": (DiTConfig, DiTModel),
     "score": (ScoreDiffusionConfig, ScoreDiffusionModel),
 }
 
