@@ -61,9 +61,9 @@ class HybridLoss(eqx.Module):
 class _Given(eqx.Module):
     """A backbone whose output is known."""
 
-    output: Batch
+    output: Array
 
-    def __call__(self, x: Batch, c_noise: Time, cond: Cond, *, key: PRNGKey | None) -> Batch:
+    def __call__(self, x: Batch, c_noise: Time, cond: Cond, *, key: PRNGKey | None) -> Array:
         return self.output
 
 
@@ -101,8 +101,9 @@ def bound_terms(
     _, log_first = _log_variances(schedule, jnp.full_like(t, step), jnp.zeros_like(t))
     log_variance = (1.0 - fraction) * like(log_min, x0) + fraction * like(log_first, x0)
     likelihood = discretized_log_likelihood(x0, predicted.x0, 0.5 * log_variance)
-    nats = jnp.where(like(first, x0), -likelihood, divergence)
-    return nats.mean(axis=range(1, x0.ndim)) / jnp.log(2.0)
+    axes = range(1, x0.ndim)
+    nats = jnp.where(first, -likelihood.mean(axis=axes), divergence.mean(axis=axes))
+    return nats / jnp.log(2.0)
 
 
 def discretized_log_likelihood(x: Batch, mean: Batch, log_std: Batch) -> Batch:

@@ -46,7 +46,9 @@ class Train:
     data_dir: Path | None = None
     """Where the data set's files are, if not where its package puts them."""
     # Without subcommands, so that the fields of the default's backbone are options as all others.
-    model: tyro.conf.AvoidSubcommands[DDIMConfig] = dataclasses.field(default_factory=_default_model)
+    model: tyro.conf.AvoidSubcommands[DDIMConfig] = dataclasses.field(
+        default_factory=_default_model
+    )
     """The model; input_shape must be that of the data."""
     training: DiffusionTrainingConfig = dataclasses.field(default_factory=DiffusionTrainingConfig)
     """How it is trained."""
