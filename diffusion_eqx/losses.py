@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -63,6 +64,14 @@ ERRORS: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
+class Noised(NamedTuple):
+    """Noisy examples, the time of each, and the conditioning that goes with them."""
+
+    x_t: Batch
+    t: Time
+    cond: Cond
+
+
 class DenoisingLoss(eqx.Module):
     """Mean weighted error of a backbone's output at random timesteps (Ho et al. 2020, algorithm 1).
 
@@ -80,15 +89,28 @@ class DenoisingLoss(eqx.Module):
 
     def __call__(self, backbone: Backbone, x0: Batch, cond: Cond = None, *, key: PRNGKey) -> Scalar:
         """The loss of a batch of clean examples in [−1, 1]."""
-        key_time, key_noise, key_drop, key_network = jax.random.split(key, 4)
+        key_noised, key_network = jax.random.split(key)
+        noised = self.noised(x0, cond, key=key_noised)
+        return self.of_output(self.output(backbone, noised, key=key_network), x0, noised)
+
+    def noised(self, x0: Batch, cond: Cond, *, key: PRNGKey) -> Noised:
+        """What the backbone is shown: examples noised to random timesteps, some `cond` dropped."""
+        key_time, key_noise, key_drop = jax.random.split(key, 3)
         t = self.schedule.time(stratified_timesteps(key_time, len(x0), self.schedule.num_timesteps))
         noise = jax.random.normal(key_noise, x0.shape, x0.dtype)
-        x_t = self.schedule.perturb(x0, t, noise)
         if cond is not None and self.label_dropout > 0.0:
             cond = drop_cond(key_drop, cond, self.null_cond, self.label_dropout)
+        return Noised(self.schedule.perturb(x0, t, noise), t, cond)
 
+    def output(self, backbone: Backbone, noised: Noised, *, key: PRNGKey | None) -> Batch:
+        """The backbone's output for noised examples."""
+        c = self.parameterization.coefficients(self.schedule, noised.t)
+        return backbone(like(c.c_in, noised.x_t) * noised.x_t, c.c_noise, noised.cond, key=key)
+
+    def of_output(self, output: Batch, x0: Batch, noised: Noised) -> Scalar:
+        """The mean weighted error of an output, of the shape of `x0`."""
+        x_t, t = noised.x_t, noised.t
         c = self.parameterization.coefficients(self.schedule, t)
-        output = backbone(like(c.c_in, x_t) * x_t, c.c_noise, cond, key=key_network)
         target = (x0 - like(c.c_skip, x_t) * x_t) / like(c.c_out, x_t)
         error = ERRORS[self.error](output, target).mean(axis=range(1, x0.ndim))
         return jnp.mean(self.weight(self.schedule.log_snr(t), c.c_out) * error)

@@ -21,6 +21,7 @@ _hook = install_import_hook(
             "parameterization",
             "samplers",
             "schedules",
+            "variational",
         )
     ],
     "beartype.beartype",

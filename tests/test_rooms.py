@@ -23,6 +23,7 @@ ROOMS = [
     "samplers",
     "editing",
     "losses",
+    "variational",
     "data",
     "models",
     "evaluation",

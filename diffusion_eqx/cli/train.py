@@ -45,7 +45,10 @@ class Train:
     """What to train on."""
     data_dir: Path | None = None
     """Where the data set's files are, if not where its package puts them."""
-    model: DDIMConfig = dataclasses.field(default_factory=_default_model)
+    # Without subcommands, so that the fields of the default's backbone are options as all others.
+    model: tyro.conf.AvoidSubcommands[DDIMConfig] = dataclasses.field(
+        default_factory=_default_model
+    )
     """The model; input_shape must be that of the data."""
     training: DiffusionTrainingConfig = dataclasses.field(default_factory=DiffusionTrainingConfig)
     """How it is trained."""

@@ -1,12 +1,17 @@
 """Frozen, validated configurations with a JSON form. No jax is imported here."""
 
+from diffusion_eqx.config.backbone import BackboneConfig as BackboneConfig
+from diffusion_eqx.config.backbone import DiTBackboneConfig as DiTBackboneConfig
 from diffusion_eqx.config.backbone import UNetBackboneConfig as UNetBackboneConfig
+from diffusion_eqx.config.backbone import dit_size as dit_size
 from diffusion_eqx.config.base import from_json as from_json
 from diffusion_eqx.config.base import to_json as to_json
 from diffusion_eqx.config.classifier import NoisyClassifierConfig as NoisyClassifierConfig
 from diffusion_eqx.config.model import AbstractDiffusionConfig as AbstractDiffusionConfig
+from diffusion_eqx.config.model import AbstractModelConfig as AbstractModelConfig
 from diffusion_eqx.config.model import DDIMConfig as DDIMConfig
 from diffusion_eqx.config.model import DDPMConfig as DDPMConfig
+from diffusion_eqx.config.model import DiTConfig as DiTConfig
 from diffusion_eqx.config.model import ModelConfig as ModelConfig
 from diffusion_eqx.config.model import ScoreDiffusionConfig as ScoreDiffusionConfig
 from diffusion_eqx.config.schedule import NoiseScheduleConfig as NoiseScheduleConfig

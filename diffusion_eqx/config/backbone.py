@@ -1,8 +1,8 @@
 """Configuration of backbones."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic.dataclasses import dataclass
 
 from diffusion_eqx.config.base import STRICT
@@ -29,11 +29,14 @@ class UNetBackboneConfig:
       in `hidden_dims` both say the same and must agree.
     - `dropout`: probability of dropping a feature inside residual blocks while training.
     - `num_classes`: number of classes for class-conditional models, else None.
+    - `learn_sigma`: learn the variance of a denoising step too (Nichol & Dhariwal 2021); the network then
+      gives twice `out_channels`.
     - `head_dim`: channels of one attention head.
     - `norm_groups`: upper bound of the groups of group normalisation (never fewer than four channels
       a group).
     """
 
+    kind: Literal["unet"] = "unet"
     name: str = "unet"
     hidden_dims: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 128, 256)
     in_channels: Annotated[int, Field(ge=1)] = 1
@@ -45,6 +48,7 @@ class UNetBackboneConfig:
     channel_mult: tuple[PositiveInt, ...] | None = None
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     num_classes: Annotated[int | None, Field(ge=1)] = None
+    learn_sigma: bool = False
     head_dim: Annotated[int, Field(ge=1)] = 32
     norm_groups: Annotated[int, Field(ge=1)] = 32
 
@@ -66,3 +70,113 @@ class UNetBackboneConfig:
         if self.channel_mult is None:
             return self.hidden_dims
         return tuple(self.hidden_dims[0] * m for m in self.channel_mult)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AbstractDiTConfig:
+    """The sizes of a diffusion transformer (Peebles & Xie 2023); see `dit_size` for those of the paper.
+
+    **Fields:**
+
+    - `patch_size`: side of the square patches that become tokens; it must divide both sides of an image.
+    - `hidden_size`: features of a token; a multiple of 4 and of `num_heads`.
+    - `depth`: number of transformer blocks.
+    - `num_heads`: attention heads of a block.
+    - `mlp_ratio`: features inside of a block's perceptron, as a multiple of `hidden_size`.
+    - `num_classes`: number of classes for class-conditional models, else None.
+    - `dropout_rate`: probability of dropping a feature inside blocks while training.
+    - `learn_sigma`: learn the variance of a denoising step too (Nichol & Dhariwal 2021); the network then
+      gives twice the channels.
+    - `remat`: compute blocks again in the backward pass instead of keeping what is inside them: a fraction
+      of the memory, for about a third more computation.
+    """
+
+    patch_size: Annotated[int, Field(ge=1)] = 2
+    hidden_size: Annotated[int, Field(ge=4, multiple_of=4)] = 384
+    depth: Annotated[int, Field(ge=1)] = 12
+    num_heads: Annotated[int, Field(ge=1)] = 6
+    mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
+    num_classes: Annotated[int | None, Field(ge=1)] = None
+    dropout_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    learn_sigma: bool = False
+    remat: bool = False
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "AbstractDiTConfig":
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} cannot be divided into num_heads={self.num_heads}: "
+                "choose a multiple"
+            )
+        if int(self.hidden_size * self.mlp_ratio) < 1:
+            raise ValueError(
+                f"mlp_ratio={self.mlp_ratio} leaves no feature of hidden_size={self.hidden_size}"
+            )
+        return self
+
+    def check_tiles(self, height: int, width: int) -> None:
+        """**Raises:** `ValueError` if patches do not tile an image of this size."""
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"patch_size={self.patch_size} does not divide an image of {height}x{width} pixels: "
+                "choose a divisor of both sides"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DiTBackboneConfig(AbstractDiTConfig):
+    """A diffusion transformer as the backbone of any model.
+
+    **Fields** beyond its sizes:
+
+    - `in_channels`: channels of the noisy input, and of the output (twice with `learn_sigma`).
+    """
+
+    kind: Literal["dit"] = "dit"
+    name: str = "dit"
+    in_channels: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the prediction, those of the variance not counted."""
+        return self.in_channels
+
+
+class DiTSize(TypedDict):
+    """The four numbers that a name such as S/2 stands for."""
+
+    patch_size: int
+    hidden_size: int
+    depth: int
+    num_heads: int
+
+
+# Depth, width and heads (Peebles & Xie 2023, table 1).
+_SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
+_PATCHES = (2, 4, 8)
+
+
+def dit_size(name: str) -> DiTSize:
+    """The sizes of the paper by name: S, B, L or XL, a slash, and the patch size 2, 4 or 8.
+
+    To be spread over a configuration: `DiTConfig(**dit_size("S/2"), num_classes=10)`.
+
+    **Raises:** `ValueError` for any other name.
+    """
+    size, _, patch = name.partition("/")
+    if size not in _SIZES or patch not in map(str, _PATCHES):
+        known = ", ".join(f"{size}/{patch}" for size in _SIZES for patch in _PATCHES)
+        raise ValueError(f"there is no DiT size {name!r}; choose one of {known}")
+    depth, hidden_size, num_heads = _SIZES[size]
+    return DiTSize(patch_size=int(patch), hidden_size=hidden_size, depth=depth, num_heads=num_heads)
+
+
+def _kind(value: Any) -> str:
+    """The kind of a backbone's configuration; files from before there were several say none."""
+    return value.get("kind", "unet") if isinstance(value, dict) else getattr(value, "kind", "")
+
+
+BackboneConfig = Annotated[
+    Annotated[UNetBackboneConfig, Tag("unet")] | Annotated[DiTBackboneConfig, Tag("dit")],
+    Discriminator(_kind),
+]

@@ -1,12 +1,18 @@
 """Configuration of whole diffusion models."""
 
-from dataclasses import field
+from dataclasses import field, fields
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from diffusion_eqx.config.backbone import PositiveInt, UNetBackboneConfig
+from diffusion_eqx.config.backbone import (
+    AbstractDiTConfig,
+    BackboneConfig,
+    DiTBackboneConfig,
+    PositiveInt,
+    UNetBackboneConfig,
+)
 from diffusion_eqx.config.base import STRICT
 from diffusion_eqx.config.schedule import NoiseScheduleConfig
 
@@ -22,13 +28,11 @@ UnitFloat = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class AbstractDiffusionConfig:
-    """What every pixel-space diffusion model needs to know.
+class AbstractModelConfig:
+    """What every diffusion model needs to know.
 
     **Fields:**
 
-    - `backbone`: configuration of the network.
-    - `input_shape`: (height, width, channels) of one image.
     - `loss_type`: how far the prediction is from its target: squared, absolute or Huber error.
     - `clip_denoised`: keep predicted clean images in [-1, 1] while sampling.
     - `guidance_interval`: times (0 clean, 1 noise) between which classifier-free guidance acts; outside,
@@ -36,22 +40,12 @@ class AbstractDiffusionConfig:
     """
 
     name: str = "diffusion"
-    backbone: UNetBackboneConfig = field(default_factory=UNetBackboneConfig)
-    input_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (28, 28, 1)
     loss_type: LossType = "mse"
     clip_denoised: bool = True
     guidance_interval: tuple[UnitFloat, UnitFloat] = (0.0, 1.0)
 
     @model_validator(mode="after")
-    def _parts_agree(self) -> "AbstractDiffusionConfig":
-        channels = self.input_shape[2]
-        for name in ("in_channels", "out_channels"):
-            given = getattr(self.backbone, name)
-            if given != channels:
-                raise ValueError(
-                    f"backbone.{name} is {given}, but input_shape={self.input_shape} has "
-                    f"{channels} channels: they must be equal"
-                )
+    def _interval_is_ordered(self) -> "AbstractModelConfig":
         if self.guidance_interval[0] > self.guidance_interval[1]:
             raise ValueError(
                 f"guidance_interval must be (earliest, latest) time; got {self.guidance_interval}"
@@ -60,7 +54,35 @@ class AbstractDiffusionConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class AbstractScheduledConfig(AbstractDiffusionConfig):
+class AbstractDiffusionConfig(AbstractModelConfig):
+    """What a pixel-space diffusion model needs to know whose backbone can be chosen.
+
+    **Fields** beyond those of every model:
+
+    - `backbone`: configuration of the network, a U-Net or a diffusion transformer.
+    - `input_shape`: (height, width, channels) of one image.
+    """
+
+    backbone: BackboneConfig = field(default_factory=UNetBackboneConfig)
+    input_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (28, 28, 1)
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "AbstractDiffusionConfig":
+        height, width, channels = self.input_shape
+        for name in ("in_channels", "out_channels"):
+            given = getattr(self.backbone, name)
+            if given != channels:
+                raise ValueError(
+                    f"backbone.{name} is {given}, but input_shape={self.input_shape} has "
+                    f"{channels} channels: they must be equal"
+                )
+        if isinstance(self.backbone, DiTBackboneConfig):
+            self.backbone.check_tiles(height, width)
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AbstractNoiseConfig(AbstractModelConfig):
     """What a model needs to know whose noise schedule and prediction can be chosen.
 
     **Fields** beyond those of every model:
@@ -74,7 +96,7 @@ class AbstractScheduledConfig(AbstractDiffusionConfig):
     prediction_type: PredictionType = "epsilon"
 
     @model_validator(mode="after")
-    def _prediction_fits_schedule(self) -> "AbstractScheduledConfig":
+    def _prediction_fits_schedule(self) -> "AbstractNoiseConfig":
         if self.noise_schedule.signal_vanishes and self.prediction_type in _NEED_SIGNAL:
             raise ValueError(
                 f"prediction_type={self.prediction_type!r} cannot be used with this noise_schedule: no "
@@ -82,6 +104,11 @@ class AbstractScheduledConfig(AbstractDiffusionConfig):
                 "'velocity', 'v_prediction' or 'sample'"
             )
         return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AbstractScheduledConfig(AbstractNoiseConfig, AbstractDiffusionConfig):
+    """What a model needs to know whose backbone, noise schedule and prediction can be chosen."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -161,4 +188,40 @@ class ScoreDiffusionConfig(AbstractDiffusionConfig):
         return "score"
 
 
-ModelConfig = AbstractScheduledConfig | ScoreDiffusionConfig
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DiTConfig(AbstractDiTConfig, AbstractNoiseConfig):
+    """A diffusion transformer as a model of its own (Peebles & Xie 2023).
+
+    **Fields** beyond those of every model, of the noise and of the transformer:
+
+    - `img_size`: side of square images, or (height, width).
+    - `channels`: of an image.
+    - `cfg_scale`: scale of classifier-free guidance where labels are given; 1 is none.
+    """
+
+    kind: Literal["dit"] = "dit"
+    name: str = "dit"
+    img_size: PositiveInt | tuple[PositiveInt, PositiveInt] = 32
+    channels: PositiveInt = 3
+    cfg_scale: Annotated[float, Field(ge=0.0)] = 1.0
+
+    @model_validator(mode="after")
+    def _patches_tile(self) -> "DiTConfig":
+        height, width, _ = self.input_shape
+        self.check_tiles(height, width)
+        return self
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of one image."""
+        size = (self.img_size, self.img_size) if isinstance(self.img_size, int) else self.img_size
+        return (*size, self.channels)
+
+    @property
+    def backbone(self) -> DiTBackboneConfig:
+        """The transformer alone."""
+        sizes = {f.name: getattr(self, f.name) for f in fields(AbstractDiTConfig)}
+        return DiTBackboneConfig(in_channels=self.channels, **sizes)
+
+
+ModelConfig = AbstractScheduledConfig | ScoreDiffusionConfig | DiTConfig

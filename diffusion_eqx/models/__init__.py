@@ -3,6 +3,7 @@
 from diffusion_eqx.models.base import AbstractDiffusionModel as AbstractDiffusionModel
 from diffusion_eqx.models.ddim import DDIMModel as DDIMModel
 from diffusion_eqx.models.ddpm import DDPMModel as DDPMModel
+from diffusion_eqx.models.dit import DiTModel as DiTModel
 from diffusion_eqx.models.files import ModelFileError as ModelFileError
 from diffusion_eqx.models.files import SavedModel as SavedModel
 from diffusion_eqx.models.files import load_model as load_model

@@ -20,7 +20,7 @@ from diffusion_eqx.guidance import (
 )
 from diffusion_eqx.guidance.classifier_free import Scale
 from diffusion_eqx.losses import DenoisingLoss, MinSNRWeight, SNRWeight, UniformWeight
-from diffusion_eqx.models.build import build_parameterization, build_schedule, build_unet
+from diffusion_eqx.models.build import build_backbone, build_parameterization, build_schedule
 from diffusion_eqx.samplers import (
     AbstractGrid,
     AbstractNoise,
@@ -30,6 +30,7 @@ from diffusion_eqx.samplers import (
     sample,
     trajectory,
 )
+from diffusion_eqx.variational import HybridLoss
 
 Guidance = Literal["cfg", "cfg++", "apg"]
 
@@ -88,14 +89,17 @@ class AbstractDiffusionModel(eqx.Module):
         noise = jax.random.normal(key, x.shape, x.dtype)
         return schedule.perturb(x, schedule.time(timesteps), noise), noise
 
-    def training_loss(self, config: DiffusionTrainingConfig) -> DenoisingLoss:
-        """The loss `(backbone, x0, labels, key=) -> scalar` by which the model is trained."""
+    def training_loss(self, config: DiffusionTrainingConfig) -> DenoisingLoss | HybridLoss:
+        """The loss `(backbone, x0, labels, key=) -> scalar` by which the model is trained.
+
+        That of denoising; with the variational bound added if the variance is learnt (`learn_sigma`).
+        """
         weight = {
             "uniform": UniformWeight(),
             "snr": SNRWeight(),
             "min_snr": MinSNRWeight(config.snr_gamma),
         }[config.loss_weighting]
-        return DenoisingLoss(
+        simple = DenoisingLoss(
             self.denoiser.schedule,
             self.denoiser.parameterization,
             weight,
@@ -103,6 +107,7 @@ class AbstractDiffusionModel(eqx.Module):
             label_dropout=0.0 if self.num_classes is None else config.label_dropout,
             null_cond=self.num_classes,
         )
+        return HybridLoss(simple) if self.denoiser.learned_variance else simple
 
     def loss(self, x0: Images, labels: Labels | None = None, *, key: PRNGKey) -> Scalar:
         """The training loss of a batch under the default training configuration."""
@@ -290,10 +295,10 @@ class AbstractScheduledModel(AbstractDiffusionModel):
 
 def assemble(config: ModelConfig, *, key: PRNGKey) -> Denoiser:
     """The denoiser that a configuration describes, with fresh weights."""
-    backbone = build_unet(config.backbone, config.input_shape[:2], key=key)
     scaling = config.score_scaling if isinstance(config, ScoreDiffusionConfig) else 1.0
     return Denoiser(
-        backbone=backbone,
+        backbone=build_backbone(config.backbone, config.input_shape[:2], key=key),
         schedule=build_schedule(config.noise_schedule),
         parameterization=build_parameterization(config.prediction_type, score_scaling=scaling),
+        learned_variance=config.backbone.learn_sigma,
     )

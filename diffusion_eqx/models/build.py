@@ -1,9 +1,14 @@
 """From configurations to the parts of a model."""
 
 from diffusion_eqx._typing import PRNGKey
-from diffusion_eqx.config import NoiseScheduleConfig, UNetBackboneConfig
+from diffusion_eqx.config import (
+    BackboneConfig,
+    DiTBackboneConfig,
+    NoiseScheduleConfig,
+    UNetBackboneConfig,
+)
 from diffusion_eqx.config.model import PredictionType
-from diffusion_eqx.nn import ACTIVATIONS, UNet
+from diffusion_eqx.nn import ACTIVATIONS, DiT, UNet
 from diffusion_eqx.parameterization import (
     EDM,
     AbstractParameterization,
@@ -72,6 +77,37 @@ def build_parameterization(
             return EDM()
 
 
+def build_backbone(
+    config: BackboneConfig, image_size: tuple[int, int], *, key: PRNGKey
+) -> UNet | DiT:
+    """The network that a configuration describes, with fresh weights, for images of (height, width).
+
+    **Raises:** `ValueError` as `build_unet`.
+    """
+    match config:
+        case UNetBackboneConfig():
+            return build_unet(config, image_size, key=key)
+        case DiTBackboneConfig():
+            return build_dit(config, key=key)
+
+
+def build_dit(config: DiTBackboneConfig, *, key: PRNGKey) -> DiT:
+    """A diffusion transformer with fresh weights, for images of any size that its patches tile."""
+    return DiT(
+        in_channels=config.in_channels,
+        out_channels=config.out_channels * (2 if config.learn_sigma else 1),
+        patch_size=config.patch_size,
+        dim=config.hidden_size,
+        depth=config.depth,
+        heads=config.num_heads,
+        mlp_ratio=config.mlp_ratio,
+        num_classes=config.num_classes,
+        dropout=config.dropout_rate,
+        remat=config.remat,
+        key=key,
+    )
+
+
 def build_unet(config: UNetBackboneConfig, image_size: tuple[int, int], *, key: PRNGKey) -> UNet:
     """A U-Net with fresh weights. `image_size`, (height, width), decides which levels attend.
 
@@ -79,7 +115,7 @@ def build_unet(config: UNetBackboneConfig, image_size: tuple[int, int], *, key: 
     """
     return UNet(
         in_channels=config.in_channels,
-        out_channels=config.out_channels,
+        out_channels=config.out_channels * (2 if config.learn_sigma else 1),
         channels=config.channels,
         num_res_blocks=config.num_res_blocks,
         attention_levels=attention_levels(config, image_size),

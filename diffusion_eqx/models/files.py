@@ -8,9 +8,10 @@ import equinox as eqx
 import jax
 
 from diffusion_eqx.config import (
-    AbstractDiffusionConfig,
+    AbstractModelConfig,
     DDIMConfig,
     DDPMConfig,
+    DiTConfig,
     ScoreDiffusionConfig,
     from_json,
     to_json,
@@ -19,14 +20,16 @@ from diffusion_eqx.models.array_file import ModelFileError, fill, read_arrays, w
 from diffusion_eqx.models.base import AbstractDiffusionModel
 from diffusion_eqx.models.ddim import DDIMModel
 from diffusion_eqx.models.ddpm import DDPMModel
+from diffusion_eqx.models.dit import DiTModel
 from diffusion_eqx.models.score import ScoreDiffusionModel
 
 FORMAT = "diffusion_eqx.model"
 FORMAT_VERSION = "1"
 
-_KINDS: dict[str, tuple[type[AbstractDiffusionConfig], type[AbstractDiffusionModel]]] = {
+_KINDS: dict[str, tuple[type[AbstractModelConfig], type[AbstractDiffusionModel]]] = {
     "ddpm": (DDPMConfig, DDPMModel),
     "ddim": (DDIMConfig, DDIMModel),
+    "dit": (DiTConfig, DiTModel),
     "score": (ScoreDiffusionConfig, ScoreDiffusionModel),
 }
 

@@ -20,19 +20,31 @@ def sinusoidal_features(
 
 
 class TimeEmbedding(eqx.Module):
-    """Sinusoidal features of the noise level through a two-layer perceptron."""
+    """Sinusoidal features of the noise level through a two-layer perceptron.
+
+    `features` of them, by default as many as `dim`; `max_period` as in `sinusoidal_features`.
+    """
 
     hidden: Linear
     out: Linear
+    max_period: float = eqx.field(static=True)
 
-    def __init__(self, dim: int, *, key: PRNGKey):
+    def __init__(
+        self,
+        dim: int,
+        *,
+        features: int | None = None,
+        max_period: float = 10_000.0,
+        key: PRNGKey,
+    ):
         key_hidden, key_out = jax.random.split(key)
-        self.hidden = Linear(dim, dim, key=key_hidden)
+        self.hidden = Linear(dim if features is None else features, dim, key=key_hidden)
         self.out = Linear(dim, dim, key=key_out)
+        self.max_period = max_period
 
     def __call__(self, c_noise: Float[Array, " batch"]) -> Float[Array, "batch dim"]:
         """(batch,) to (batch, dim)."""
-        features = sinusoidal_features(c_noise, self.hidden.weight.shape[0])
+        features = sinusoidal_features(c_noise, self.hidden.weight.shape[0], self.max_period)
         return self.out(jax.nn.silu(self.hidden(features)))
 
 

@@ -75,7 +75,7 @@ def _fixed(build: Callable[..., AbstractSampler], **fixed: Any) -> Callable[...,
 
 SAMPLERS: dict[str, Entry] = {
     "ddpm": Entry(
-        DDPMSampler,
+        _fixed(DDPMSampler, variance="auto"),
         {"temperature": 1.0},
         _one,
         "ancestral sampling, any number of steps",

@@ -23,15 +23,15 @@ class DDPMSampler(AbstractOneStepMethod):
                   = sigma_t²·(1 − r)   (`large`: that of the forward step, beta_t)
 
     `learned` takes a geometric mean of the two, weighed by the network's `variance_fraction` (Nichol &
-    Dhariwal 2021, eq. 15). Any number of steps is allowed; all T of them is the original. Cost: one
-    evaluation a step.
+    Dhariwal 2021, eq. 15); `auto` is `learned` where the network gives that, else `small`. Any number
+    of steps is allowed; all T of them is the original. Cost: one evaluation a step.
     """
 
     denoiser: AbstractDenoiser
     grid: AbstractGrid = TrailingGrid()
     temperature: Real = 1.0
     noise: AbstractNoise = IndependentNoise()
-    variance: Literal["small", "large", "learned"] = eqx.field(static=True, default="small")
+    variance: Literal["small", "large", "learned", "auto"] = eqx.field(static=True, default="small")
 
     renoises: ClassVar[bool] = False
 
@@ -48,8 +48,8 @@ class DDPMSampler(AbstractOneStepMethod):
         one_minus_r = -jnp.expm1(schedule.log_snr(t) - schedule.log_snr(s))
         mean = (alpha_t / alpha_s) * (sigma_s / sigma_t) ** 2 * state.x
         mean += alpha_s * one_minus_r * predicted.x0
-        if self.variance == "learned":
-            fraction = predicted.variance_fraction
+        fraction = predicted.variance_fraction
+        if self.variance == "learned" or (self.variance == "auto" and fraction is not None):
             if fraction is None:
                 raise ValueError(
                     "variance='learned' needs a denoiser with learned_variance=True; this one gives "
@@ -57,7 +57,7 @@ class DDPMSampler(AbstractOneStepMethod):
                 )
             scale = sigma_s ** (1.0 - fraction) * sigma_t**fraction
         else:
-            scale = sigma_s if self.variance == "small" else sigma_t
+            scale = sigma_t if self.variance == "large" else sigma_s
         std = jnp.where(s > 0, self.temperature * scale * jnp.sqrt(one_minus_r), 0.0)
         span = schedule.half_log_snr(t), schedule.half_log_snr(s)
         return State(mean + std * self.noise(state.keys, index, span, mean.shape[1:]), state.keys)
