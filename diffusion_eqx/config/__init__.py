@@ -3,6 +3,8 @@
 from diffusion_eqx.config.backbone import UNetBackboneConfig as UNetBackboneConfig
 from diffusion_eqx.config.base import from_json as from_json
 from diffusion_eqx.config.base import to_json as to_json
+from diffusion_eqx.config.latent import AutoencoderConfig as AutoencoderConfig
+from diffusion_eqx.config.latent import LDMConfig as LDMConfig
 from diffusion_eqx.config.model import AbstractDiffusionConfig as AbstractDiffusionConfig
 from diffusion_eqx.config.model import DDIMConfig as DDIMConfig
 from diffusion_eqx.config.model import DDPMConfig as DDPMConfig

@@ -44,19 +44,24 @@ class AbstractDiffusionConfig:
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "AbstractDiffusionConfig":
-        channels = self.input_shape[2]
+        channels = self.sample_shape[2]
         for name in ("in_channels", "out_channels"):
             given = getattr(self.backbone, name)
             if given != channels:
                 raise ValueError(
-                    f"backbone.{name} is {given}, but input_shape={self.input_shape} has "
-                    f"{channels} channels: they must be equal"
+                    f"backbone.{name} is {given}, but input_shape={self.input_shape} is denoised as "
+                    f"{self.sample_shape}, which has {channels} channels: they must be equal"
                 )
         if self.guidance_interval[0] > self.guidance_interval[1]:
             raise ValueError(
                 f"guidance_interval must be (earliest, latest) time; got {self.guidance_interval}"
             )
         return self
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of what is denoised: the image itself, unless the model is latent."""
+        return self.input_shape
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
