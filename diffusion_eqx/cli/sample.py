@@ -82,7 +82,7 @@ def run(options: Sample) -> None:
         raise ValueError(f"--steps must be between 1 and {total}; got {options.steps}")
     labels = _labels(options, model.num_classes, jnp)
     call = {
-        "shape": model.config.input_shape,
+        "shape": model.config.sample_shape,
         "count": options.count,
         "steps": options.steps,
         "key": jax.random.key(seed),
@@ -118,7 +118,9 @@ def _sampler(options: Sample, model):
             raise ValueError("--guidance auto needs --weak-model")
         main, weak = model.denoiser, load_model(options.weak_model).model.denoiser
         scale = 1.0 if options.guidance_scale is None else options.guidance_scale
-        denoiser = ClipDenoised(Autoguidance(main, weak, scale))
+        denoiser = Autoguidance(main, weak, scale)
+        if model.config.clip_denoised:
+            denoiser = ClipDenoised(denoiser)
     else:
         if options.weak_model is not None:
             raise ValueError("--weak-model needs --guidance auto")

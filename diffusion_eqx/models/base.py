@@ -37,7 +37,8 @@ Guidance = Literal["cfg", "cfg++", "apg"]
 class AbstractDiffusionModel(eqx.Module):
     """A face over `Denoiser` and the samplers; a model adds only its way of generating.
 
-    `config` is kept so that a model can be saved and built again.
+    `config` is kept so that a model can be saved and built again. What the model denoises are images, or
+    latents of images, of shape `config.sample_shape`; what it draws are images of `config.input_shape`.
     """
 
     config: eqx.AbstractVar[ModelConfig]
@@ -58,10 +59,32 @@ class AbstractDiffusionModel(eqx.Module):
     def sample(self, *args: Any, **kwargs: Any) -> Images:
         """Draw images with a sampler chosen by name; see each model."""
 
+    @abstractmethod
+    def sampler_over(
+        self, denoiser: AbstractDenoiser, scheduler: str, **fields: Any
+    ) -> AbstractSampler:
+        """The sampler of that name over any denoiser of what this model denoises; fields as `sampler`.
+
+        Its samples are images.
+        """
+
+    @abstractmethod
+    def loss(self, x0: Images, labels: Labels | None = None, *, key: PRNGKey) -> Scalar:
+        """The training loss of a batch of images under the default training configuration."""
+
     @property
     def num_classes(self) -> int | None:
         """Number of classes, or None if the model is unconditional."""
         return self.config.backbone.num_classes
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of scalars in the model's arrays, but for the schedule's."""
+        whole, schedule = (
+            sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(part, eqx.is_array)))
+            for part in (self, self.denoiser.schedule)
+        )
+        return whole - schedule
 
     def __call__(
         self,
@@ -71,7 +94,7 @@ class AbstractDiffusionModel(eqx.Module):
         *,
         key: PRNGKey | None = None,
     ) -> Images:
-        """The network's output for noisy images at integer timesteps 0 … T−1, one for each image."""
+        """The network's output for noisy images (or latents) at integer timesteps 0 … T−1, one for each."""
         c = self.denoiser.parameterization.coefficients(
             self.denoiser.schedule, self.denoiser.schedule.time(timesteps)
         )
@@ -80,7 +103,7 @@ class AbstractDiffusionModel(eqx.Module):
     def forward_diffusion(
         self, x: Images, timesteps: Int[Array, " batch"], *, key: PRNGKey
     ) -> tuple[Images, Images]:
-        """Noise clean images to integer timesteps 0 … T−1, one for each.
+        """Noise clean images (or latents) to integer timesteps 0 … T−1, one for each.
 
         Returns (x_noisy, noise) with x_noisy = alpha·x + sigma·noise (Ho et al. 2020, eq. 4).
         """
@@ -102,12 +125,6 @@ class AbstractDiffusionModel(eqx.Module):
             error=self.config.loss_type,
             label_dropout=0.0 if self.num_classes is None else config.label_dropout,
             null_cond=self.num_classes,
-        )
-
-    def loss(self, x0: Images, labels: Labels | None = None, *, key: PRNGKey) -> Scalar:
-        """The training loss of a batch under the default training configuration."""
-        return self.training_loss(DiffusionTrainingConfig())(
-            self.denoiser.backbone, x0, labels, key=key
         )
 
     def guided(
@@ -172,12 +189,6 @@ class AbstractDiffusionModel(eqx.Module):
             self.guided(guidance_scale, guidance), scheduler, grid=grid, noise=noise, **parameters
         )
 
-    def sampler_over(
-        self, denoiser: AbstractDenoiser, scheduler: str, **fields: Any
-    ) -> AbstractSampler:
-        """The sampler of that name over any denoiser of this model's images; fields as `sampler`."""
-        return ClippedSampler(build_sampler(scheduler, denoiser, **fields))
-
     def progressive(
         self,
         n_samples: int,
@@ -199,7 +210,7 @@ class AbstractDiffusionModel(eqx.Module):
         labels = self._labels(labels, n_samples)
         return trajectory(
             self.sampler(scheduler, **fields),
-            self.config.input_shape,
+            self.config.sample_shape,
             count=n_samples,
             steps=steps,
             every=every,
@@ -221,7 +232,7 @@ class AbstractDiffusionModel(eqx.Module):
         count = self._count(n_samples_or_shape)
         steps = self._steps(steps)
         labels = self._labels(labels, count)
-        shape = self.config.input_shape
+        shape = self.config.sample_shape
         return sample(sampler, shape, count=count, steps=steps, key=key, cond=labels, first=first)
 
     def _count(self, n_samples_or_shape: int | tuple[int, ...]) -> int:
@@ -257,7 +268,23 @@ class AbstractDiffusionModel(eqx.Module):
         return labels
 
 
-class AbstractScheduledModel(AbstractDiffusionModel):
+class AbstractPixelModel(AbstractDiffusionModel):
+    """A model that denoises images themselves."""
+
+    def sampler_over(
+        self, denoiser: AbstractDenoiser, scheduler: str, **fields: Any
+    ) -> AbstractSampler:
+        """The sampler of that name over any denoiser of this model's images; fields as `sampler`."""
+        return ClippedSampler(build_sampler(scheduler, denoiser, **fields))
+
+    def loss(self, x0: Images, labels: Labels | None = None, *, key: PRNGKey) -> Scalar:
+        """The training loss of a batch under the default training configuration."""
+        return self.training_loss(DiffusionTrainingConfig())(
+            self.denoiser.backbone, x0, labels, key=key
+        )
+
+
+class AbstractScheduledModel(AbstractPixelModel):
     """A model that samples by the name of a scheduler."""
 
     def sample(
@@ -286,7 +313,7 @@ class AbstractScheduledModel(AbstractDiffusionModel):
 
 def assemble(config: ModelConfig, *, key: PRNGKey) -> Denoiser:
     """The denoiser that a configuration describes, with fresh weights."""
-    backbone = build_unet(config.backbone, config.input_shape[:2], key=key)
+    backbone = build_unet(config.backbone, config.sample_shape[:2], key=key)
     scaling = config.score_scaling if isinstance(config, ScoreDiffusionConfig) else 1.0
     return Denoiser(
         backbone=backbone,

@@ -16,6 +16,7 @@ from diffusion_eqx.config import (
     AbstractDiffusionConfig,
     DDIMConfig,
     DDPMConfig,
+    LDMConfig,
     ScoreDiffusionConfig,
     from_json,
     to_json,
@@ -23,6 +24,7 @@ from diffusion_eqx.config import (
 from diffusion_eqx.models.base import AbstractDiffusionModel
 from diffusion_eqx.models.ddim import DDIMModel
 from diffusion_eqx.models.ddpm import DDPMModel
+from diffusion_eqx.models.latent import LDMModel
 from diffusion_eqx.models.score import ScoreDiffusionModel
 
 FORMAT = "diffusion_eqx.model"
@@ -32,6 +34,7 @@ _KINDS: dict[str, tuple[type[AbstractDiffusionConfig], type[AbstractDiffusionMod
     "ddpm": (DDPMConfig, DDPMModel),
     "ddim": (DDIMConfig, DDIMModel),
     "score": (ScoreDiffusionConfig, ScoreDiffusionModel),
+    "ldm": (LDMConfig, LDMModel),
 }
 
 
@@ -53,9 +56,19 @@ def named_arrays(tree: Any) -> dict[str, jax.Array]:
     return {path_name(path): leaf for path, leaf in leaves}
 
 
+def model_arrays(model: AbstractDiffusionModel) -> dict[str, jax.Array]:
+    """All arrays of a model by their names in files, in the order of the model's leaves."""
+    return {_name_in_files(name): array for name, array in named_arrays(model).items()}
+
+
 def path_name(path: tuple[Any, ...]) -> str:
     """A PyTree path as attributes and indices joined by dots."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _name_in_files(name: str) -> str:
+    # The first files held a model's denoiser and nothing else, so its arrays are named from there.
+    return name.removeprefix("denoiser.")
 
 
 def save_model(
@@ -77,7 +90,7 @@ def save_model(
         "ema": json.dumps(ema),
         "training": json.dumps(training or {}),
     }
-    arrays = {name: np.asarray(a) for name, a in named_arrays(model.denoiser).items()}
+    arrays = {name: np.asarray(a) for name, a in model_arrays(model).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(safetensors.numpy.save(arrays, metadata))
@@ -119,8 +132,7 @@ def load_model(path: str | Path) -> SavedModel:
     config = from_json(config_class, metadata["config"])
     # Only shapes are built here; no random weights are drawn to be thrown away.
     empty = eqx.filter_eval_shape(model_class, config, key=jax.random.key(0))
-    denoiser = _fill(empty.denoiser, arrays, path)
-    model = eqx.tree_at(lambda m: m.denoiser, empty, denoiser)
+    model = _fill(empty, arrays, path)
     return SavedModel(model, json.loads(metadata["ema"]), json.loads(metadata["training"]))
 
 
@@ -128,7 +140,7 @@ def _fill(tree: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
     def leaf(place: tuple[Any, ...], expected: Any) -> Any:
         if not isinstance(expected, jax.ShapeDtypeStruct):
             return expected
-        name = path_name(place)
+        name = _name_in_files(path_name(place))
         if name not in arrays:
             raise ModelFileError(f"{path} lacks the array {name} that its configuration asks for")
         found = arrays.pop(name)
