@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Images, Labels, PRNGKey, Real, Scalar
+from diffusion_eqx._typing import Images, Labels, Latents, PRNGKey, Real, Scalar
 from diffusion_eqx.config import DiffusionTrainingConfig, LDMConfig
 from diffusion_eqx.denoiser import AbstractDenoiser, Denoiser
 from diffusion_eqx.guidance.classifier_free import Scale
@@ -69,11 +69,11 @@ class LDMModel(AbstractDiffusionModel):
         self.autoencoder = autoencoder
         self.scale_factor = jnp.asarray(scale_factor, jnp.float32)
 
-    def encode(self, images: Images) -> Images:
+    def encode(self, images: Images) -> Latents:
         """Images in [−1, 1] to the latents that are denoised: scale_factor · mean, (n, *sample_shape)."""
         return self.scale_factor * eqx.nn.inference_mode(self.autoencoder).encode(images)
 
-    def decode(self, latents: Images) -> Images:
+    def decode(self, latents: Latents) -> Images:
         """Such latents to images (n, *input_shape), clipped to [−1, 1]."""
         return jnp.clip(self._decoder()(latents), -1.0, 1.0)
 
@@ -135,5 +135,5 @@ class _Decoder(eqx.Module):
     autoencoder: AbstractAutoencoder
     scale_factor: Float[Array, ""]
 
-    def __call__(self, latents: Images) -> Images:
+    def __call__(self, latents: Latents) -> Images:
         return self.autoencoder.decode(latents / self.scale_factor)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Images, PRNGKey
+from diffusion_eqx._typing import Images, Latents, PRNGKey
 from diffusion_eqx.nn.attention import SpatialSelfAttention
 from diffusion_eqx.nn.conv import Conv, upsample_to
 from diffusion_eqx.nn.norm import GroupNorm, largest_group_count
@@ -24,10 +24,10 @@ _LOG_VARIANCE = (-30.0, 20.0)
 class LatentDistribution(NamedTuple):
     """What an encoder says of the latents of each image: N(mean, exp(log_variance)), or just the mean."""
 
-    mean: Images
-    log_variance: Images | None
+    mean: Latents
+    log_variance: Latents | None
 
-    def sample(self, *, key: PRNGKey) -> Images:
+    def sample(self, *, key: PRNGKey) -> Latents:
         """mean + std·noise (Kingma & Welling 2014, section 2.4); without a variance, the mean."""
         if self.log_variance is None:
             return self.mean
@@ -67,10 +67,10 @@ class AbstractAutoencoder(eqx.Module):
         """What is known of the latents of images in [−1, 1]; arrays (batch, *latent_shape)."""
 
     @abstractmethod
-    def decode(self, z: Images) -> Images:
+    def decode(self, z: Latents) -> Images:
         """Latents (batch, *latent_shape) to images (batch, *image_shape), not clipped."""
 
-    def encode(self, x: Images) -> Images:
+    def encode(self, x: Images) -> Latents:
         """The mean of `encode_distribution`: (batch, *image_shape) to (batch, *latent_shape)."""
         return self.encode_distribution(x).mean
 
@@ -103,7 +103,7 @@ class _Head(eqx.Module):
     conv: Conv
     activation: Callable | None = eqx.field(static=True)
 
-    def __call__(self, h: Images) -> Images:
+    def __call__(self, h: Images) -> Float[Array, "batch height width out_channels"]:
         h = self.norm(h)
         return self.conv(h if self.activation is None else self.activation(h))
 
@@ -180,7 +180,7 @@ class _Encoder(eqx.Module):
         self.middle = make.middle(dims[-1], attend)
         self.head = make.head(dims[-1], outside)
 
-    def __call__(self, x: Images) -> Images:
+    def __call__(self, x: Images) -> Latents:
         h = self.conv_in(x)
         for level in self.levels:
             for block in level.blocks:
@@ -220,7 +220,7 @@ class _Decoder(eqx.Module):
             self.levels.append(_Level(make.blocks(before, width, blocks), resample))
         self.head = make.head(dims[-1], outside)
 
-    def __call__(self, z: Images) -> Images:
+    def __call__(self, z: Latents) -> Images:
         h = self.middle(self.conv_in(z))
         for level, size in zip(self.levels, self.sizes, strict=True):
             if level.resample is not None:
@@ -298,7 +298,7 @@ class ConvAutoencoder(AbstractAutoencoder):
         mean, log_variance = jnp.split(features, 2, axis=-1)
         return LatentDistribution(mean, jnp.clip(log_variance, *_LOG_VARIANCE))
 
-    def decode(self, z: Images) -> Images:
+    def decode(self, z: Latents) -> Images:
         """Latents to images, not clipped.
 
         **Raises:** `ValueError` if the latents are not of `latent_shape`.

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Cond, Images, PRNGKey, Scalar
+from diffusion_eqx._typing import Cond, Images, Latents, PRNGKey, Scalar
 from diffusion_eqx.config import DiffusionTrainingConfig
 from diffusion_eqx.data import ArrayDataset, ImageDataset, to_unit_range
 from diffusion_eqx.models import LDMModel
@@ -101,7 +101,7 @@ def encode_dataset(
 
 
 def _encoded(
-    encode: Callable[[Images], Images], dataset: ImageDataset, batch_size: int
+    encode: Callable[[Images], Latents], dataset: ImageDataset, batch_size: int
 ) -> Float[np.ndarray, "examples height width channels"]:
     jitted = eqx.filter_jit(lambda encode, images: encode(to_unit_range(images)))
     return np.concatenate(
