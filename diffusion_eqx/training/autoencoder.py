@@ -62,12 +62,13 @@ def train_autoencoder(
 ) -> AutoencoderT:
     """Train an autoencoder on images by `fit`, and give it back with its averaged weights.
 
-    What `training` says of noise levels and labels does not matter here. The other arguments, and what
-    is raised, as `fit`.
+    The given one stays as it is. What `training` says of noise levels and labels does not matter here. The
+    other arguments, and what is raised, as `fit`.
     """
     recipe = make_recipe(training, AutoencoderLoss(kl_weight))
     state, _ = fit(
-        autoencoder,
+        # A copy: training reuses the memory of what it is given.
+        jax.tree.map(lambda a: jnp.copy(a) if eqx.is_array(a) else a, autoencoder),
         dataset,
         recipe,
         training,
