@@ -191,8 +191,8 @@ def test_scaled_latents_have_unit_deviation():
     config = small_latent_config(input_shape=(8, 8, 1))
     autoencoder = filled(build_autoencoder, config.autoencoder)
     scale = measure_scale_factor(autoencoder, digits(), batch_size=700)
-    model = filled(LDMModel, config, autoencoder=autoencoder)
-    model = eqx.tree_at(lambda m: m.scale_factor, model, jnp.asarray(scale, jnp.float32))
+    parts = (autoencoder, jnp.asarray(scale, jnp.float32))
+    model = eqx.tree_at(lambda m: (m.autoencoder, m.scale_factor), filled(LDMModel, config), parts)
     latents = encode_dataset(model, digits(), batch_size=700)
     assert abs(scale - 1.0) > 0.1
     assert latents.examples.std() == pytest.approx(1.0, abs=1e-4)
