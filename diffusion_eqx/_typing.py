@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 Images: TypeAlias = Float[Array, "batch height width channels"]
+Latents: TypeAlias = Float[Array, "batch latent_height latent_width latent_channels"]
 Batch: TypeAlias = Float[Array, "batch *shape"]
 Labels: TypeAlias = Int[Array, " batch"]
 Scalar: TypeAlias = Float[Array, ""]

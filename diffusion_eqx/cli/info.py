@@ -21,13 +21,11 @@ def run(options: Info) -> None:
     from rich.table import Table
 
     from diffusion_eqx.models import load_model
-    from diffusion_eqx.models.array_file import named_arrays
 
     model, ema, training = load_model(options.model)
-    arrays = named_arrays(model.denoiser.backbone)
     table = Table(show_header=False, title=str(options.model))
     table.add_row("model", type(model).__name__)
-    table.add_row("parameters", f"{sum(a.size for a in arrays.values()):,}")
+    table.add_row("parameters", f"{model.num_parameters:,}")
     table.add_row("weights", "moving average (EMA)" if ema else "as trained, not averaged")
     for section, values in (
         ("config", dataclasses.asdict(model.config)),

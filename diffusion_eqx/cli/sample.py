@@ -87,7 +87,7 @@ def run(options: Sample) -> None:
     classes = model.num_classes if guide is None else guide.config.num_classes
     labels = _labels(options, classes, guide is not None, jnp)
     call = {
-        "shape": model.config.input_shape,
+        "shape": model.config.sample_shape,
         "count": options.count,
         "steps": options.steps,
         "key": jax.random.key(seed),

@@ -7,6 +7,8 @@ from diffusion_eqx.config.backbone import dit_size as dit_size
 from diffusion_eqx.config.base import from_json as from_json
 from diffusion_eqx.config.base import to_json as to_json
 from diffusion_eqx.config.classifier import NoisyClassifierConfig as NoisyClassifierConfig
+from diffusion_eqx.config.latent import AutoencoderConfig as AutoencoderConfig
+from diffusion_eqx.config.latent import LDMConfig as LDMConfig
 from diffusion_eqx.config.model import AbstractDiffusionConfig as AbstractDiffusionConfig
 from diffusion_eqx.config.model import AbstractModelConfig as AbstractModelConfig
 from diffusion_eqx.config.model import DDIMConfig as DDIMConfig

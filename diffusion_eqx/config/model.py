@@ -68,17 +68,22 @@ class AbstractDiffusionConfig(AbstractModelConfig):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "AbstractDiffusionConfig":
-        height, width, channels = self.input_shape
+        height, width, channels = self.sample_shape
         for name in ("in_channels", "out_channels"):
             given = getattr(self.backbone, name)
             if given != channels:
                 raise ValueError(
-                    f"backbone.{name} is {given}, but input_shape={self.input_shape} has "
-                    f"{channels} channels: they must be equal"
+                    f"backbone.{name} is {given}, but input_shape={self.input_shape} is denoised as "
+                    f"{self.sample_shape}, which has {channels} channels: they must be equal"
                 )
         if isinstance(self.backbone, DiTBackboneConfig):
             self.backbone.check_tiles(height, width)
         return self
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of what is denoised: the image itself, unless the model is latent."""
+        return self.input_shape
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -216,6 +221,11 @@ class DiTConfig(AbstractDiTConfig, AbstractNoiseConfig):
         """(height, width, channels) of one image."""
         size = (self.img_size, self.img_size) if isinstance(self.img_size, int) else self.img_size
         return (*size, self.channels)
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of what is denoised: the image itself."""
+        return self.input_shape
 
     @property
     def backbone(self) -> DiTBackboneConfig:

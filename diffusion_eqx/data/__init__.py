@@ -1,5 +1,7 @@
 """Real images: sources, batches in [−1, 1], and pictures on disk."""
 
+from diffusion_eqx.data.dataset import ArrayDataset as ArrayDataset
+from diffusion_eqx.data.dataset import Dataset as Dataset
 from diffusion_eqx.data.dataset import ImageDataset as ImageDataset
 from diffusion_eqx.data.dataset import to_bytes as to_bytes
 from diffusion_eqx.data.dataset import to_unit_range as to_unit_range

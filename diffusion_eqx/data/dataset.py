@@ -1,6 +1,7 @@
-"""Labelled images in memory, and the endless stream of training batches made of them."""
+"""Labelled examples in memory, and the endless stream of training batches made of them."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import grain
 import jax.numpy as jnp
@@ -8,6 +9,14 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from diffusion_eqx._typing import Images
+
+
+class Dataset(Protocol):
+    """What training asks of a data set."""
+
+    def batches(self, batch_size: int, *, seed: int) -> "Batches":
+        """An endless, shuffled stream in which batch i is a pure function of `seed` and i."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,13 +44,7 @@ class ImageDataset:
                     f"floating-point images must lie in [-1, 1]; these lie in [{low}, {high}]: scale "
                     "them, e.g. images / 127.5 - 1"
                 )
-        if labels is not None and (
-            labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer)
-        ):
-            raise ValueError(
-                f"labels must be {len(images)} integers, one for each image; got {labels.dtype} of "
-                f"shape {labels.shape}"
-            )
+        _check_labels(labels, len(images))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -57,12 +60,54 @@ class ImageDataset:
         Each epoch has an order of its own. Since any batch can be asked for by number, resuming a run
         needs no more than the number of the next step.
         """
-        stream = grain.MapDataset.source(_Rows(self)).seed(seed).shuffle().repeat()
-        return Batches(stream.batch(batch_size))
+        return _shuffled(self.images, self.labels, batch_size, seed)
+
+
+@dataclass(frozen=True)
+class ArrayDataset:
+    """Examples (N, …) of any shape and range, such as latents or points, with integer labels (N,) or None.
+
+    **Raises:** `ValueError` if the examples are not floating-point numbers, or not all finite.
+    """
+
+    examples: np.ndarray
+    labels: np.ndarray | None = None
+
+    def __post_init__(self):
+        examples = self.examples
+        if (
+            examples.ndim < 2
+            or len(examples) == 0
+            or not np.issubdtype(examples.dtype, np.floating)
+        ):
+            raise ValueError(
+                f"examples must be a non-empty floating-point (N, …) array; got {examples.dtype} of shape "
+                f"{examples.shape}"
+            )
+        if not np.isfinite(examples).all():
+            raise ValueError("some examples are not finite numbers")
+        _check_labels(self.labels, len(examples))
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def batches(self, batch_size: int, *, seed: int) -> "Batches":
+        """As of `ImageDataset`; the examples stand under `images`, as training reads them."""
+        return _shuffled(self.examples, self.labels, batch_size, seed)
+
+
+def _check_labels(labels: np.ndarray | None, count: int) -> None:
+    if labels is not None and (
+        labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer)
+    ):
+        raise ValueError(
+            f"labels must be {count} integers, one for each image; got {labels.dtype} of shape "
+            f"{labels.shape}"
+        )
 
 
 class Batches:
-    """Training batches by number: a dictionary of `images` (B, H, W, C) and, if there are, `labels`."""
+    """Training batches by number: a dictionary of `images` (B, …) and, if there are, `labels`."""
 
     def __init__(self, stream: grain.MapDataset):
         self._stream = stream
@@ -73,19 +118,25 @@ class Batches:
         return batch
 
 
-class _Rows:
-    """The dataset as grain reads it: one dictionary for each image."""
+def _shuffled(images: np.ndarray, labels: np.ndarray | None, batch_size: int, seed: int) -> Batches:
+    stream = grain.MapDataset.source(_Rows(images, labels)).seed(seed).shuffle().repeat()
+    return Batches(stream.batch(batch_size))
 
-    def __init__(self, dataset: ImageDataset):
-        self._dataset = dataset
+
+class _Rows:
+    """The examples as grain reads them: one dictionary for each."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray | None):
+        self._images = images
+        self._labels = labels
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return len(self._images)
 
     def __getitem__(self, index) -> dict[str, np.ndarray]:
-        row = {"images": self._dataset.images[index]}
-        if self._dataset.labels is not None:
-            row["labels"] = self._dataset.labels[index]
+        row = {"images": self._images[index]}
+        if self._labels is not None:
+            row["labels"] = self._labels[index]
         return row
 
 

@@ -1,9 +1,12 @@
-"""How good a model is: class accuracy and Fréchet distance by an independent classifier, likelihood."""
+"""How good a model is: class accuracy and Fréchet distance by a classifier; likelihood; distortion."""
 
 from diffusion_eqx.evaluation.classifier import Classifier as Classifier
 from diffusion_eqx.evaluation.classifier import accuracy as accuracy
 from diffusion_eqx.evaluation.classifier import judge as judge
 from diffusion_eqx.evaluation.classifier import train_classifier as train_classifier
+from diffusion_eqx.evaluation.distortion import (
+    peak_signal_to_noise_ratio as peak_signal_to_noise_ratio,
+)
 from diffusion_eqx.evaluation.frechet import frechet_distance as frechet_distance
 from diffusion_eqx.evaluation.likelihood import Likelihood as Likelihood
 from diffusion_eqx.evaluation.likelihood import image_bits_per_dim as image_bits_per_dim

@@ -19,7 +19,7 @@ from diffusion_eqx.config import NoisyClassifierConfig, from_json, to_json
 from diffusion_eqx.data import ImageDataset, to_unit_range
 from diffusion_eqx.evaluation.fitting import check_labelled, fit_classifier
 from diffusion_eqx.losses import stratified_timesteps
-from diffusion_eqx.models.array_file import fill, read_arrays, write_arrays
+from diffusion_eqx.models.array_file import fill, named_arrays, read_arrays, write_arrays
 from diffusion_eqx.models.build import build_schedule
 from diffusion_eqx.nn import Conv, GroupNorm, Linear, ResBlock, TimeEmbedding, largest_group_count
 from diffusion_eqx.schedules import AbstractSchedule, like
@@ -172,7 +172,7 @@ def save_classifier(
         "config": to_json(classifier.config),
         "training": json.dumps(training or {}),
     }
-    write_arrays(path, classifier, metadata)
+    write_arrays(path, named_arrays(classifier), metadata)
 
 
 def load_classifier(path: str | Path) -> SavedClassifier:

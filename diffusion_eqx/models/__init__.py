@@ -8,4 +8,5 @@ from diffusion_eqx.models.files import ModelFileError as ModelFileError
 from diffusion_eqx.models.files import SavedModel as SavedModel
 from diffusion_eqx.models.files import load_model as load_model
 from diffusion_eqx.models.files import save_model as save_model
+from diffusion_eqx.models.latent import LDMModel as LDMModel
 from diffusion_eqx.models.score import ScoreDiffusionModel as ScoreDiffusionModel

@@ -1,6 +1,7 @@
 """The arrays of a PyTree as one safetensors file, with what describes them in its metadata."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,13 @@ def path_name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
-def write_arrays(path: str | Path, tree: Any, metadata: dict[str, str]) -> None:
-    """Write the arrays of a PyTree, atomically; `metadata` has a `format` and its `format_version`."""
+def write_arrays(path: str | Path, arrays: dict[str, jax.Array], metadata: dict[str, str]) -> None:
+    """Write named arrays, atomically; `metadata` has a `format` and its `format_version`."""
     path = Path(path)
-    arrays = {name: np.asarray(a) for name, a in named_arrays(tree).items()}
+    stored = {name: np.asarray(a) for name, a in arrays.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(safetensors.numpy.save(arrays, metadata))
+    partial.write_bytes(safetensors.numpy.save(stored, metadata))
     os.replace(partial, path)
 
 
@@ -68,8 +69,16 @@ def read_arrays(
     return metadata, arrays
 
 
-def fill(tree: Any, arrays: dict[str, np.ndarray], path: str | Path) -> Any:
+def fill(
+    tree: Any,
+    arrays: dict[str, np.ndarray],
+    path: str | Path,
+    *,
+    rename: Callable[[str], str] = str,
+) -> Any:
     """A PyTree of shapes (from `eqx.filter_eval_shape`) with the arrays that `path` held in their places.
+
+    `rename`: from an array's place, as `named_arrays` calls it, to its name in the file.
 
     **Raises:** `ModelFileError` if an array is lacking, left over, or of another shape or type.
     """
@@ -77,7 +86,7 @@ def fill(tree: Any, arrays: dict[str, np.ndarray], path: str | Path) -> Any:
     def leaf(place: tuple[Any, ...], expected: Any) -> Any:
         if not isinstance(expected, jax.ShapeDtypeStruct):
             return expected
-        name = path_name(place)
+        name = rename(path_name(place))
         if name not in arrays:
             raise ModelFileError(f"{path} lacks the array {name} that its configuration asks for")
         found = arrays.pop(name)

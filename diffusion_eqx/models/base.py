@@ -38,7 +38,8 @@ Guidance = Literal["cfg", "cfg++", "apg"]
 class AbstractDiffusionModel(eqx.Module):
     """A face over `Denoiser` and the samplers; a model adds only its way of generating.
 
-    `config` is kept so that a model can be saved and built again.
+    `config` is kept so that a model can be saved and built again. What the model denoises are images, or
+    latents of images, of shape `config.sample_shape`; what it draws are images of `config.input_shape`.
     """
 
     config: eqx.AbstractVar[ModelConfig]
@@ -59,10 +60,32 @@ class AbstractDiffusionModel(eqx.Module):
     def sample(self, *args: Any, **kwargs: Any) -> Images:
         """Draw images with a sampler chosen by name; see each model."""
 
+    @abstractmethod
+    def sampler_over(
+        self, denoiser: AbstractDenoiser, scheduler: str, **fields: Any
+    ) -> AbstractSampler:
+        """The sampler of that name over any denoiser of what this model denoises; fields as `sampler`.
+
+        Its samples are images.
+        """
+
+    @abstractmethod
+    def loss(self, x0: Images, labels: Labels | None = None, *, key: PRNGKey) -> Scalar:
+        """The training loss of a batch of images under the default training configuration."""
+
     @property
     def num_classes(self) -> int | None:
         """Number of classes, or None if the model is unconditional."""
         return self.config.backbone.num_classes
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of scalars in the model's arrays, but for the schedule's."""
+        whole, schedule = (
+            sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(part, eqx.is_array)))
+            for part in (self, self.denoiser.schedule)
+        )
+        return whole - schedule
 
     def __call__(
         self,
@@ -72,7 +95,7 @@ class AbstractDiffusionModel(eqx.Module):
         *,
         key: PRNGKey | None = None,
     ) -> Images:
-        """The network's output for noisy images at integer timesteps 0 … T−1, one for each image."""
+        """The network's output for noisy images (or latents) at integer timesteps 0 … T−1, one for each."""
         c = self.denoiser.parameterization.coefficients(
             self.denoiser.schedule, self.denoiser.schedule.time(timesteps)
         )
@@ -81,7 +104,7 @@ class AbstractDiffusionModel(eqx.Module):
     def forward_diffusion(
         self, x: Images, timesteps: Int[Array, " batch"], *, key: PRNGKey
     ) -> tuple[Images, Images]:
-        """Noise clean images to integer timesteps 0 … T−1, one for each.
+        """Noise clean images (or latents) to integer timesteps 0 … T−1, one for each.
 
         Returns (x_noisy, noise) with x_noisy = alpha·x + sigma·noise (Ho et al. 2020, eq. 4).
         """
@@ -108,12 +131,6 @@ class AbstractDiffusionModel(eqx.Module):
             null_cond=self.num_classes,
         )
         return HybridLoss(simple) if self.denoiser.learned_variance else simple
-
-    def loss(self, x0: Images, labels: Labels | None = None, *, key: PRNGKey) -> Scalar:
-        """The training loss of a batch under the default training configuration."""
-        return self.training_loss(DiffusionTrainingConfig())(
-            self.denoiser.backbone, x0, labels, key=key
-        )
 
     def guided(
         self,
@@ -181,12 +198,6 @@ class AbstractDiffusionModel(eqx.Module):
             self.guided(guidance_scale, guidance), scheduler, grid=grid, noise=noise, **parameters
         )
 
-    def sampler_over(
-        self, denoiser: AbstractDenoiser, scheduler: str, **fields: Any
-    ) -> AbstractSampler:
-        """The sampler of that name over any denoiser of this model's images; fields as `sampler`."""
-        return ClippedSampler(build_sampler(scheduler, denoiser, **fields))
-
     def progressive(
         self,
         n_samples: int,
@@ -208,7 +219,7 @@ class AbstractDiffusionModel(eqx.Module):
         labels = self._labels(labels, n_samples)
         return trajectory(
             self.sampler(scheduler, **fields),
-            self.config.input_shape,
+            self.config.sample_shape,
             count=n_samples,
             steps=steps,
             every=every,
@@ -230,7 +241,7 @@ class AbstractDiffusionModel(eqx.Module):
         count = self._count(n_samples_or_shape)
         steps = self._steps(steps)
         labels = self._labels(labels, count)
-        shape = self.config.input_shape
+        shape = self.config.sample_shape
         return sample(sampler, shape, count=count, steps=steps, key=key, cond=labels, first=first)
 
     def _count(self, n_samples_or_shape: int | tuple[int, ...]) -> int:
@@ -266,7 +277,23 @@ class AbstractDiffusionModel(eqx.Module):
         return labels
 
 
-class AbstractScheduledModel(AbstractDiffusionModel):
+class AbstractPixelModel(AbstractDiffusionModel):
+    """A model that denoises images themselves."""
+
+    def sampler_over(
+        self, denoiser: AbstractDenoiser, scheduler: str, **fields: Any
+    ) -> AbstractSampler:
+        """The sampler of that name over any denoiser of this model's images; fields as `sampler`."""
+        return ClippedSampler(build_sampler(scheduler, denoiser, **fields))
+
+    def loss(self, x0: Images, labels: Labels | None = None, *, key: PRNGKey) -> Scalar:
+        """The training loss of a batch under the default training configuration."""
+        return self.training_loss(DiffusionTrainingConfig())(
+            self.denoiser.backbone, x0, labels, key=key
+        )
+
+
+class AbstractScheduledModel(AbstractPixelModel):
     """A model that samples by the name of a scheduler."""
 
     def sample(
@@ -297,7 +324,7 @@ def assemble(config: ModelConfig, *, key: PRNGKey) -> Denoiser:
     """The denoiser that a configuration describes, with fresh weights."""
     scaling = config.score_scaling if isinstance(config, ScoreDiffusionConfig) else 1.0
     return Denoiser(
-        backbone=build_backbone(config.backbone, config.input_shape[:2], key=key),
+        backbone=build_backbone(config.backbone, config.sample_shape[:2], key=key),
         schedule=build_schedule(config.noise_schedule),
         parameterization=build_parameterization(config.prediction_type, score_scaling=scaling),
         learned_variance=config.backbone.learn_sigma,

@@ -2,13 +2,14 @@
 
 from diffusion_eqx._typing import PRNGKey
 from diffusion_eqx.config import (
+    AutoencoderConfig,
     BackboneConfig,
     DiTBackboneConfig,
     NoiseScheduleConfig,
     UNetBackboneConfig,
 )
 from diffusion_eqx.config.model import PredictionType
-from diffusion_eqx.nn import ACTIVATIONS, DiT, UNet
+from diffusion_eqx.nn import ACTIVATIONS, ConvAutoencoder, DiT, UNet
 from diffusion_eqx.parameterization import (
     EDM,
     AbstractParameterization,
@@ -149,3 +150,19 @@ def attention_levels(config: UNetBackboneConfig, image_size: tuple[int, int]) ->
             )
         picked += levels
     return tuple(sorted(set(picked)))
+
+
+def build_autoencoder(config: AutoencoderConfig, *, key: PRNGKey) -> ConvAutoencoder:
+    """An autoencoder with fresh weights."""
+    return ConvAutoencoder(
+        image_shape=config.input_shape,
+        latent_channels=config.latent_channels,
+        encoder_dims=config.encoder_hidden_dims,
+        decoder_dims=config.decoder_hidden_dims,
+        num_res_blocks=config.num_res_blocks,
+        variational=config.encoder_type == "vae",
+        activation=ACTIVATIONS[config.activation],
+        head_dim=config.head_dim,
+        norm_groups=config.norm_groups,
+        key=key,
+    )

@@ -12,15 +12,23 @@ from diffusion_eqx.config import (
     DDIMConfig,
     DDPMConfig,
     DiTConfig,
+    LDMConfig,
     ScoreDiffusionConfig,
     from_json,
     to_json,
 )
-from diffusion_eqx.models.array_file import ModelFileError, fill, read_arrays, write_arrays
+from diffusion_eqx.models.array_file import (
+    ModelFileError,
+    fill,
+    named_arrays,
+    read_arrays,
+    write_arrays,
+)
 from diffusion_eqx.models.base import AbstractDiffusionModel
 from diffusion_eqx.models.ddim import DDIMModel
 from diffusion_eqx.models.ddpm import DDPMModel
 from diffusion_eqx.models.dit import DiTModel
+from diffusion_eqx.models.latent import LDMModel
 from diffusion_eqx.models.score import ScoreDiffusionModel
 
 FORMAT = "diffusion_eqx.model"
@@ -31,6 +39,7 @@ _KINDS: dict[str, tuple[type[AbstractModelConfig], type[AbstractDiffusionModel]]
     "ddim": (DDIMConfig, DDIMModel),
     "dit": (DiTConfig, DiTModel),
     "score": (ScoreDiffusionConfig, ScoreDiffusionModel),
+    "ldm": (LDMConfig, LDMModel),
 }
 
 
@@ -40,6 +49,16 @@ class SavedModel(NamedTuple):
     model: AbstractDiffusionModel
     ema: bool
     training: dict[str, Any]
+
+
+def model_arrays(model: AbstractDiffusionModel) -> dict[str, jax.Array]:
+    """All arrays of a model by their names in files, in the order of the model's leaves."""
+    return {_name_in_files(name): array for name, array in named_arrays(model).items()}
+
+
+def _name_in_files(name: str) -> str:
+    # The first files held a model's denoiser and nothing else, so its arrays are named from there.
+    return name.removeprefix("denoiser.")
 
 
 def save_model(
@@ -60,7 +79,7 @@ def save_model(
         "ema": json.dumps(ema),
         "training": json.dumps(training or {}),
     }
-    write_arrays(path, model.denoiser, metadata)
+    write_arrays(path, model_arrays(model), metadata)
 
 
 def load_model(path: str | Path) -> SavedModel:
@@ -79,6 +98,5 @@ def load_model(path: str | Path) -> SavedModel:
     config = from_json(config_class, metadata["config"])
     # Only shapes are built here; no random weights are drawn to be thrown away.
     empty = eqx.filter_eval_shape(model_class, config, key=jax.random.key(0))
-    denoiser = fill(empty.denoiser, arrays, path)
-    model = eqx.tree_at(lambda m: m.denoiser, empty, denoiser)
+    model = fill(empty, arrays, path, rename=_name_in_files)
     return SavedModel(model, json.loads(metadata["ema"]), json.loads(metadata["training"]))

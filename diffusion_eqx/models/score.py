@@ -9,12 +9,12 @@ from diffusion_eqx._typing import Images, Labels, PRNGKey, Time
 from diffusion_eqx.config import ScoreDiffusionConfig
 from diffusion_eqx.denoiser import Denoiser
 from diffusion_eqx.guidance.classifier_free import Scale
-from diffusion_eqx.models.base import AbstractDiffusionModel, assemble
+from diffusion_eqx.models.base import AbstractPixelModel, assemble
 from diffusion_eqx.samplers import trajectory
 from diffusion_eqx.schedules import like
 
 
-class ScoreDiffusionModel(AbstractDiffusionModel):
+class ScoreDiffusionModel(AbstractPixelModel):
     """A model of the score in continuous time, sampled by solving an SDE or ODE (Song et al. 2021)."""
 
     denoiser: Denoiser

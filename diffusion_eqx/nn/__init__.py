@@ -2,6 +2,9 @@
 
 from diffusion_eqx.nn.activation import ACTIVATIONS as ACTIVATIONS
 from diffusion_eqx.nn.attention import SpatialSelfAttention as SpatialSelfAttention
+from diffusion_eqx.nn.autoencoder import AbstractAutoencoder as AbstractAutoencoder
+from diffusion_eqx.nn.autoencoder import ConvAutoencoder as ConvAutoencoder
+from diffusion_eqx.nn.autoencoder import LatentDistribution as LatentDistribution
 from diffusion_eqx.nn.conv import Conv as Conv
 from diffusion_eqx.nn.conv import upsample_to as upsample_to
 from diffusion_eqx.nn.dit import DiT as DiT
@@ -9,6 +12,7 @@ from diffusion_eqx.nn.embedding import ClassEmbedding as ClassEmbedding
 from diffusion_eqx.nn.embedding import TimeEmbedding as TimeEmbedding
 from diffusion_eqx.nn.embedding import sinusoidal_features as sinusoidal_features
 from diffusion_eqx.nn.linear import Linear as Linear
+from diffusion_eqx.nn.mlp import MLP as MLP
 from diffusion_eqx.nn.norm import GroupNorm as GroupNorm
 from diffusion_eqx.nn.norm import largest_group_count as largest_group_count
 from diffusion_eqx.nn.patches import patchify as patchify

@@ -18,12 +18,12 @@ class ResBlock(eqx.Module):
 
     Adaptive group normalisation (Dhariwal & Nichol 2021, section 3.1). The last convolution and the
     modulation start at zero, so that a new block is the identity (or a 1x1 convolution where the number
-    of channels changes).
+    of channels changes). With `embedding_dim=None` there is no embedding, and plain group normalisation.
     """
 
     norm1: GroupNorm
     conv1: Conv
-    modulation: Linear
+    modulation: Linear | None
     norm2: GroupNorm
     dropout: eqx.nn.Dropout
     conv2: Conv
@@ -34,7 +34,7 @@ class ResBlock(eqx.Module):
         self,
         in_channels: int,
         out_channels: int,
-        embedding_dim: int,
+        embedding_dim: int | None,
         *,
         activation: Callable,
         dropout: float,
@@ -49,7 +49,11 @@ class ResBlock(eqx.Module):
             in_channels, largest_group_count(in_channels, norm_groups), silu=fused
         )
         self.conv1 = Conv(in_channels, out_channels, 3, key=key1)
-        self.modulation = Linear(embedding_dim, 2 * out_channels, key=key_modulation, zero=True)
+        self.modulation = (
+            None
+            if embedding_dim is None
+            else Linear(embedding_dim, 2 * out_channels, key=key_modulation, zero=True)
+        )
         self.norm2 = GroupNorm(
             out_channels, largest_group_count(out_channels, norm_groups), silu=fused
         )
@@ -64,15 +68,22 @@ class ResBlock(eqx.Module):
     def __call__(
         self,
         x: Float[Array, "batch height width in_channels"],
-        embedding: Float[Array, "batch dim"],
+        embedding: Float[Array, "batch dim"] | None = None,
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "batch height width out_channels"]:
         """(B, H, W, in) to (B, H, W, out). `embedding` has already passed its nonlinearity.
 
-        **Raises:** `RuntimeError` if dropout is active and there is no `key`.
+        **Raises:** `RuntimeError` if dropout is active and there is no `key`; `ValueError` unless an
+        embedding is given exactly if the block was built for one.
         """
-        scale, shift = jnp.split(self.modulation(embedding), 2, axis=-1)
+        scale = shift = None
+        if self.modulation is not None and embedding is not None:
+            scale, shift = jnp.split(self.modulation(embedding), 2, axis=-1)
+        elif self.modulation is not None or embedding is not None:
+            raise ValueError(
+                "a residual block takes an embedding exactly if it was built with embedding_dim"
+            )
         h = self.conv1(self._activate(self.norm1(x)))
         h = self._activate(self.norm2(h, scale, shift))
         h = self.conv2(self.dropout(h, key=key))

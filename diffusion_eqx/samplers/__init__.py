@@ -6,6 +6,7 @@ from diffusion_eqx.samplers.base import AbstractMethod as AbstractMethod
 from diffusion_eqx.samplers.base import AbstractOneStepMethod as AbstractOneStepMethod
 from diffusion_eqx.samplers.base import AbstractSampler as AbstractSampler
 from diffusion_eqx.samplers.base import ClippedSampler as ClippedSampler
+from diffusion_eqx.samplers.base import DecodedSampler as DecodedSampler
 from diffusion_eqx.samplers.base import State as State
 from diffusion_eqx.samplers.brownian import AbstractNoise as AbstractNoise
 from diffusion_eqx.samplers.brownian import BrownianNoise as BrownianNoise

@@ -5,7 +5,8 @@ that the native loop calls: one definition of sampling, two drivers.
 """
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -15,6 +16,9 @@ from diffusion_eqx._typing import Batch, BatchKeys, Cond, PRNGKey
 from diffusion_eqx.denoiser import AbstractDenoiser
 from diffusion_eqx.samplers.grid import AbstractGrid, Index
 from diffusion_eqx.samplers.noise import draw, image_keys
+
+# What samples are in the end; of another shape than the state's examples where these are latents.
+Decoded: TypeAlias = Float[Array, "batch *decoded"]
 
 
 class State(eqx.Module):
@@ -90,7 +94,7 @@ class AbstractSampler(eqx.Module):
         """One step, from the grid's time `index` to `index + 1`; `steps` in all."""
 
     @abstractmethod
-    def finish(self, state: State) -> Batch:
+    def finish(self, state: State) -> Decoded:
         """The samples. May be called after any step, for a preview."""
 
 
@@ -110,10 +114,13 @@ class AbstractOneStepMethod(AbstractMethod):
         return ()
 
 
-class ClippedSampler(AbstractSampler):
-    """Any sampler, its samples clipped to [−1, 1]: for pixels."""
+class AbstractSamplerWrapper(AbstractSampler):
+    """Any sampler, walked as it walks; a wrapper changes only what its samples become at the end."""
 
-    sampler: AbstractSampler
+    if TYPE_CHECKING:
+        sampler: ClassVar[AbstractSampler]
+    else:
+        sampler: eqx.AbstractVar[AbstractSampler]
 
     # The wrapped sampler has checked its denoiser.
     renoises: ClassVar[bool] = True
@@ -136,6 +143,23 @@ class ClippedSampler(AbstractSampler):
         """A step of the wrapped sampler."""
         return self.sampler.step(state, index, steps, cond)
 
-    def finish(self, state: State) -> Batch:
+
+class ClippedSampler(AbstractSamplerWrapper):
+    """Any sampler, its samples clipped to [−1, 1]: for pixels."""
+
+    sampler: AbstractSampler
+
+    def finish(self, state: State) -> Decoded:
         """The wrapped sampler's samples, clipped to [−1, 1]."""
         return jnp.clip(self.sampler.finish(state), -1.0, 1.0)
+
+
+class DecodedSampler(AbstractSamplerWrapper):
+    """Any sampler of latents, its samples decoded: (batch, *latent shape) to (batch, *image shape)."""
+
+    sampler: AbstractSampler
+    decode: Callable[[Batch], Decoded]
+
+    def finish(self, state: State) -> Decoded:
+        """The wrapped sampler's samples, decoded."""
+        return self.decode(self.sampler.finish(state))

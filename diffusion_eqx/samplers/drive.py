@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion_eqx._typing import Batch, Cond, PRNGKey
-from diffusion_eqx.samplers.base import AbstractSampler, State
+from diffusion_eqx.samplers.base import AbstractSampler, Decoded, State
 from diffusion_eqx.samplers.noise import image_keys
 
 
@@ -31,8 +31,10 @@ def sample(
     key: PRNGKey,
     cond: Cond = None,
     first: int = 0,
-) -> Batch:
-    """Draw `count` samples of `shape` each in `steps` steps. Returns (count, *shape).
+) -> Decoded:
+    """Draw `count` samples in `steps` steps from noise of `shape` each.
+
+    Returns (count, *shape), or what the sampler decodes that to.
 
     Sample k depends on `key` and k alone: `count=16` gives the same as `count=8` and then `count=8,
     first=8`, up to rounding.
@@ -44,7 +46,7 @@ def sample(
 @eqx.filter_jit
 def sample_from(
     sampler: AbstractSampler, noise: Batch, *, steps: int, key: PRNGKey, cond: Cond = None
-) -> Batch:
+) -> Decoded:
     """Sample from given standard normal noise, one sample for each. Shapes as `sample`."""
     keys = image_keys(key, len(noise))
     state = sampler.start(noise, steps, keys=keys)
@@ -61,7 +63,7 @@ def sample_between(
     steps: int,
     key: PRNGKey,
     cond: Cond = None,
-) -> Batch:
+) -> Decoded:
     """Sample only between two points of the grid, for editing.
 
     `x_t`: examples as noisy as the grid's time at index `begin`. Returns them at index `end`, where
@@ -100,7 +102,7 @@ def trajectory(
     whole, rest = divmod(steps, every)
     state = sampler.init(shape, steps, key=key, count=count)
 
-    def chunk(state: State, begin) -> tuple[State, Batch]:
+    def chunk(state: State, begin) -> tuple[State, Decoded]:
         def body(offset, state: State) -> State:
             return sampler.step(state, begin + offset, steps, cond)
 

@@ -1,5 +1,9 @@
 """Training: the step, the run around it, and its checkpoints."""
 
+from diffusion_eqx.training.autoencoder import AutoencoderLoss as AutoencoderLoss
+from diffusion_eqx.training.autoencoder import encode_dataset as encode_dataset
+from diffusion_eqx.training.autoencoder import measure_scale_factor as measure_scale_factor
+from diffusion_eqx.training.autoencoder import train_autoencoder as train_autoencoder
 from diffusion_eqx.training.checkpoint import Checkpoints as Checkpoints
 from diffusion_eqx.training.checkpoint import ResumeError as ResumeError
 from diffusion_eqx.training.loop import Cadence as Cadence

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,10 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from diffusion_eqx.config import DiffusionTrainingConfig
-from diffusion_eqx.data import ImageDataset
-from diffusion_eqx.denoiser import Backbone
+from diffusion_eqx.data import Dataset
 from diffusion_eqx.training.checkpoint import Checkpoints
-from diffusion_eqx.training.preview import Preview
 from diffusion_eqx.training.progress import TrainingProgress
-from diffusion_eqx.training.step import Recipe, TrainState, averaged, train_step
+from diffusion_eqx.training.step import Network, Recipe, TrainState, averaged, train_step
 
 
 class TrainingDiverged(ArithmeticError):
@@ -40,8 +38,8 @@ class Cadence:
 
 
 def fit(
-    backbone: Backbone,
-    dataset: ImageDataset,
+    backbone: Network,
+    dataset: Dataset,
     recipe: Recipe,
     config: DiffusionTrainingConfig,
     *,
@@ -49,13 +47,14 @@ def fit(
     checkpoints: Checkpoints | None = None,
     resume: bool = False,
     log: Path | None = None,
-    preview: Preview | None = None,
-) -> tuple[TrainState, list[dict[str, float]]]:
-    """Train `backbone` on `dataset` for `config.steps` steps.
+    preview: Callable[[Network, int], None] | None = None,
+) -> tuple[TrainState[Network], list[dict[str, float]]]:
+    """Train `backbone`, or any other network that the recipe's loss is of, for `config.steps` steps.
 
     Batch i and the random numbers of step i are functions of `config.seed` and i, so a run that is
     resumed equals one that was never interrupted. The batch is split over all of jax's devices if it
-    can be split evenly. `log`: a file that receives one JSON line for each report. Returns the last state
+    can be split evenly. `log`: a file that receives one JSON line for each report. `preview`: called
+    with the averaged network and the number of steps done (see `Preview`). Returns the last state
     and the reported metrics (`step`, `loss`: mean since the report before, `grad_norm`,
     `images_per_second`).
 

@@ -1,7 +1,7 @@
 """One training step: a pure, jitted function of a recipe, a state and a batch."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import equinox as eqx
 import jax
@@ -12,13 +12,15 @@ from jaxtyping import Array, Float, Int
 from diffusion_eqx._typing import Cond, PRNGKey, Scalar
 from diffusion_eqx.config import DiffusionTrainingConfig
 from diffusion_eqx.data import to_unit_range
-from diffusion_eqx.denoiser import Backbone
+
+# What is trained: a backbone, or an autoencoder, or any other module.
+Network = TypeVar("Network")
 
 
-class TrainState(eqx.Module):
+class TrainState(eqx.Module, Generic[Network]):
     """All that changes while training. `key` does not change: step i uses fold_in(key, i)."""
 
-    backbone: Backbone
+    backbone: Network
     ema: Any
     opt_state: optax.OptState
     step: Int[Array, ""]
@@ -26,7 +28,7 @@ class TrainState(eqx.Module):
 
 
 class Recipe(eqx.Module):
-    """All that stays: the loss `(backbone, x0, cond, key=) -> scalar`, the optimiser and the average.
+    """All that stays: the loss `(network, x0, cond, key=) -> scalar`, the optimiser and the average.
 
     The average follows the weights with a decay of min(ema_decay, (1 + n)/(10 + n)) at its n-th update,
     so that the random start is forgotten quickly.
@@ -37,7 +39,7 @@ class Recipe(eqx.Module):
     ema_decay: float = eqx.field(static=True)
     ema_update_every: int = eqx.field(static=True)
 
-    def init(self, backbone: Backbone, *, key: PRNGKey) -> TrainState:
+    def init(self, backbone: Network, *, key: PRNGKey) -> TrainState[Network]:
         """The state before the first step."""
         params = eqx.filter(backbone, eqx.is_inexact_array)
         return TrainState(
@@ -67,9 +69,9 @@ def make_recipe(config: DiffusionTrainingConfig, loss: Callable[..., Scalar]) ->
 
 @eqx.filter_jit(donate="all-except-first")
 def train_step(
-    recipe: Recipe, state: TrainState, images: Array, cond: Cond
-) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-    """One update from a batch of images, uint8 or float in [−1, 1], with their `cond`.
+    recipe: Recipe, state: TrainState[Network], images: Array, cond: Cond
+) -> tuple[TrainState[Network], dict[str, Float[Array, ""]]]:
+    """One update from a batch of images, uint8 or float in [−1, 1], or of latents, with their `cond`.
 
     Returns the next state and the metrics `loss` and `grad_norm` (before clipping). The given state's
     memory is reused: it must not be used again.
@@ -91,6 +93,6 @@ def train_step(
     return TrainState(backbone, ema, opt_state, state.step + 1, state.key), metrics
 
 
-def averaged(state: TrainState) -> Backbone:
-    """The backbone with the moving average for its weights: what to sample from, and to save."""
+def averaged(state: TrainState[Network]) -> Network:
+    """The network with the moving average for its weights: what to sample from, and to save."""
     return eqx.combine(state.ema, state.backbone)

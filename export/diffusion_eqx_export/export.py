@@ -14,8 +14,8 @@ import numpy as np
 
 from diffusion_eqx.config import to_json
 from diffusion_eqx.models import SavedModel
-from diffusion_eqx.models.array_file import named_arrays
 from diffusion_eqx.models.base import Guidance
+from diffusion_eqx.models.files import model_arrays
 from diffusion_eqx.samplers import AbstractSampler, BrownianNoise, find_sampler, sample
 from diffusion_eqx_export.container import dtype_name, write_container
 from diffusion_eqx_export.lowering import PLATFORMS, STABLEHLO_VERSION
@@ -63,17 +63,16 @@ def export_sampler(
         guidance_scale=guidance_scale if guided else None,
         own={**find_sampler(sampler).parameters, **parameters},
     )
-    _, static = eqx.partition(model.denoiser, eqx.is_array)
-    treedef = jax.tree.structure(eqx.filter(model.denoiser, eqx.is_array))
+    arrays, static = eqx.partition(model, eqx.is_array)
+    treedef = jax.tree.structure(arrays)
     noise = BrownianNoise() if brownian else None
 
     def make_sampler(weights: list[jax.Array], values: dict[str, Any]) -> AbstractSampler:
-        denoiser = eqx.combine(jax.tree.unflatten(treedef, weights), static)
-        rebuilt = eqx.tree_at(lambda m: m.denoiser, model, denoiser)
+        rebuilt = eqx.combine(jax.tree.unflatten(treedef, weights), static)
         chosen = {name: value for name, value in values.items() if name != "steps"}
         return rebuilt.sampler(sampler, guidance=guidance, grid=grid, noise=noise, **chosen)
 
-    weights = named_arrays(model.denoiser)
+    weights = model_arrays(model)
     image_shape = model.config.input_shape
     programs = SamplerPrograms(
         make_sampler,
@@ -83,10 +82,11 @@ def export_sampler(
             for n, p in described.items()
         },
         conditional=model.num_classes is not None,
+        sample_shape=model.config.sample_shape,
         image_shape=image_shape,
     )
 
-    tensors = {f"weights/{name}": np.asarray(array) for name, array in weights.items()}
+    tensors: dict[str, np.ndarray] = {}
     entries = [
         {
             "platform": platform,
@@ -103,17 +103,18 @@ def export_sampler(
         for platform in platforms
         for batch in sorted(set(batch_sizes))
     ]
+    tensors = _weights(weights, entries) | tensors
     labels = _labels(model.num_classes, training)
     defaults = {name: p["default"] for name, p in described.items() if name != "steps"}
-    reference, arrays = _reference(
-        make_sampler(list(weights.values()), defaults), image_shape, labels
+    reference, drawn = _reference(
+        make_sampler(list(weights.values()), defaults), model.config.sample_shape, labels
     )
-    tensors |= arrays
+    tensors |= drawn
     manifest = {
         "name": model.config.name,
         "model": {
             "class": type(model).__name__,
-            "parameters": sum(a.size for a in named_arrays(model.denoiser.backbone).values()),
+            "parameters": model.num_parameters,
             "ema": ema,
             "training": training,
             "config": json.loads(to_json(model.config)),
@@ -185,6 +186,18 @@ def _labels(num_classes: int | None, training: dict[str, Any]) -> dict[str, Any]
         return None
     names = training.get("class_names") or [str(label) for label in range(num_classes)]
     return {"count": num_classes, "null": num_classes, "names": list(names)}
+
+
+def _weights(weights: dict[str, jax.Array], entries: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Those arrays that some program takes: an encoder, for example, is of no use to a sampler."""
+    taken = {
+        argument["name"]
+        for entry in entries
+        for role in ("init", "step", "finish")
+        for argument in entry[role]["inputs"]
+        if argument["role"] == "weight"
+    }
+    return {f"weights/{name}": np.asarray(a) for name, a in weights.items() if name in taken}
 
 
 def _add_program(tensors: dict[str, np.ndarray], name: str, program: Program) -> dict[str, Any]:

@@ -46,7 +46,8 @@ class SamplerPrograms:
     """Lowers `init`, `step` and `finish` of a sampler for any platform and batch size.
 
     `weights`: the model's arrays by name; `parameters`: the dtype of each run-time parameter (`steps`
-    among them); `conditional`: whether `step` takes labels; `image_shape`: of the state `x`.
+    among them); `conditional`: whether `step` takes labels; `sample_shape`: of one example of the state
+    `x`; `image_shape`: of what `finish` gives, another one if the sampler decodes latents.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class SamplerPrograms:
         weights: dict[str, jax.Array],
         parameters: dict[str, np.dtype],
         conditional: bool,
+        sample_shape: tuple[int, ...],
         image_shape: tuple[int, ...],
     ):
         self._make_sampler = make_sampler
@@ -68,6 +70,7 @@ class SamplerPrograms:
             for name, dtype in parameters.items()
         ]
         self._conditional = conditional
+        self._sample_shape = sample_shape
         self._image_shape = image_shape
 
     def state(self, batch: int) -> list[Argument]:
@@ -88,7 +91,7 @@ class SamplerPrograms:
         def function(sampler: AbstractSampler, parameters, seed, first) -> list[jax.Array]:
             key = jax.random.wrap_key_data(seed)
             steps = parameters["steps"]
-            state = sampler.init(self._image_shape, steps, key=key, count=batch, first=first)
+            state = sampler.init(self._sample_shape, steps, key=key, count=batch, first=first)
             return jax.tree.leaves(to_numbers(state))
 
         return self._lower(function, [seed, first], self.state(batch), platform)
@@ -126,7 +129,7 @@ class SamplerPrograms:
         def init(weights: list[jax.Array], parameters: dict[str, jax.Array]) -> State:
             sampler = self._make_sampler(weights, parameters)
             key = jax.random.key(0)
-            return sampler.init(self._image_shape, parameters["steps"], key=key, count=batch)
+            return sampler.init(self._sample_shape, parameters["steps"], key=key, count=batch)
 
         weights = [argument.spec for argument in self._weights]
         return jax.eval_shape(init, weights, {a.name: a.spec for a in self._parameters})

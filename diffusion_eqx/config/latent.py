@@ -1,0 +1,131 @@
+"""Configuration of autoencoders, and of diffusion models in their latent space."""
+
+import dataclasses
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from diffusion_eqx.config.backbone import (
+    Activation,
+    BackboneConfig,
+    PositiveInt,
+    UNetBackboneConfig,
+)
+from diffusion_eqx.config.base import STRICT
+from diffusion_eqx.config.model import AbstractScheduledConfig
+from diffusion_eqx.config.schedule import NoiseScheduleConfig
+
+EncoderType = Literal["simple", "vae"]
+Dims = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AutoencoderConfig:
+    """A convolutional autoencoder of images.
+
+    **Fields:**
+
+    - `input_shape`: (height, width, channels) of one image.
+    - `encoder_type`: `simple`, one latent for each image, or `vae`, a distribution (Kingma & Welling 2014).
+    - `latent_channels`: channels of the latents.
+    - `encoder_hidden_dims`: channels of each resolution, the image's own first; each further one halves the
+      latents, rounding up.
+    - `decoder_hidden_dims`: the same on the way back, the latents' resolution first.
+    - `num_res_blocks`: residual blocks of each resolution.
+    - `kl_weight`: weight of the KL divergence from N(0, 1) in the loss; for `simple`, of the part of it
+      that acts on the latents, half their square.
+    - `activation`, `head_dim`, `norm_groups`: as of a U-Net.
+    """
+
+    name: str = "autoencoder"
+    input_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (28, 28, 1)
+    encoder_type: EncoderType = "vae"
+    latent_channels: PositiveInt = 4
+    encoder_hidden_dims: Dims = (32, 64)
+    decoder_hidden_dims: Dims = (64, 32)
+    num_res_blocks: PositiveInt = 1
+    kl_weight: Annotated[float, Field(ge=0.0)] = 1e-3
+    activation: Activation = "silu"
+    head_dim: PositiveInt = 32
+    norm_groups: PositiveInt = 32
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> "AutoencoderConfig":
+        if len(self.encoder_hidden_dims) != len(self.decoder_hidden_dims):
+            raise ValueError(
+                f"encoder_hidden_dims={self.encoder_hidden_dims} and "
+                f"decoder_hidden_dims={self.decoder_hidden_dims} must have as many entries: one for each "
+                "resolution, the image's first for the encoder and last for the decoder"
+            )
+        return self
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the latents of one image."""
+        height, width, _ = self.input_shape
+        for _ in self.encoder_hidden_dims[1:]:
+            height, width = -(-height // 2), -(-width // 2)
+        return height, width, self.latent_channels
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LDMConfig(AbstractScheduledConfig):
+    """A diffusion model in the latent space of an autoencoder (Rombach et al. 2022).
+
+    **Fields** beyond those of every model; `backbone` denoises latents, `input_shape` is that of images:
+
+    - `latent_dim`: channels of the latents, which are those of the backbone.
+    - `encoder_type`, `encoder_hidden_dims`, `decoder_hidden_dims`, `kl_weight`: see `AutoencoderConfig`.
+    - `scale_factor`: what latents are multiplied by, to be of unit size; None: to be measured on data, as
+      one over their standard deviation (Rombach et al. 2022, appendix G).
+    - `noise_steps`, `beta_start`, `beta_end`: if given, they take the place of `num_timesteps`,
+      `beta_start` and `beta_end` in `noise_schedule`.
+    - `clip_denoised`: always false, latents having no range to be clipped to; images are clipped when they
+      are decoded.
+    """
+
+    kind: Literal["ldm"] = "ldm"
+    backbone: BackboneConfig = field(
+        default_factory=lambda: UNetBackboneConfig(in_channels=4, out_channels=4)
+    )
+    latent_dim: PositiveInt = 4
+    encoder_type: EncoderType = "vae"
+    encoder_hidden_dims: Dims = (32, 64)
+    decoder_hidden_dims: Dims = (64, 32)
+    kl_weight: Annotated[float, Field(ge=0.0)] = 1e-3
+    scale_factor: Annotated[float, Field(gt=0.0)] | None = None
+    noise_steps: PositiveInt | None = None
+    beta_start: float | None = None
+    beta_end: float | None = None
+    clip_denoised: Literal[False] = False
+
+    @model_validator(mode="after")
+    def _schedule_is_one(self) -> "LDMConfig":
+        given = {
+            "num_timesteps": self.noise_steps,
+            "beta_start": self.beta_start,
+            "beta_end": self.beta_end,
+        }
+        changes = {name: value for name, value in given.items() if value is not None}
+        schedule: NoiseScheduleConfig = dataclasses.replace(self.noise_schedule, **changes)
+        object.__setattr__(self, "noise_schedule", schedule)
+        return self
+
+    @property
+    def autoencoder(self) -> AutoencoderConfig:
+        """The configuration of the autoencoder that these numbers describe."""
+        return AutoencoderConfig(
+            input_shape=self.input_shape,
+            encoder_type=self.encoder_type,
+            latent_channels=self.latent_dim,
+            encoder_hidden_dims=self.encoder_hidden_dims,
+            decoder_hidden_dims=self.decoder_hidden_dims,
+            kl_weight=self.kl_weight,
+        )
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the latents of one image."""
+        return self.autoencoder.latent_shape
