@@ -38,3 +38,13 @@ def test_classifier_guidance(tmp_path):
     with Image.open(tmp_path / "guided.png") as picture:
         assert picture.size == (6 * (10 * 10 + 2), 6 * (5 * 10 + 2))
         assert len(picture.getcolors()) > 50
+
+
+def test_custom_schedule(tmp_path):
+    """Three samplers under a user's schedule come as near to true samples as true samples do."""
+    printed, results = run("custom_schedule", tmp_path)
+    assert results.keys() == {"true", "ddpm", "unipc", "sde:Heun"}
+    assert max(results.values()) < 2 * results["true"] < 0.04
+    assert "unipc, 12 steps" in printed
+    with Image.open(tmp_path / "custom_schedule.png") as picture:
+        assert picture.width > 3 * picture.height

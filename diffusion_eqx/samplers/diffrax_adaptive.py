@@ -14,6 +14,7 @@ from diffusion_eqx.samplers.base import AbstractMethod, State
 from diffusion_eqx.samplers.brownian import BrownianNoise, path_place
 from diffusion_eqx.samplers.diffrax_terms import (
     Number,
+    Silent,
     StepPath,
     flow_place,
     flow_scale,
@@ -74,7 +75,7 @@ class DiffraxAdaptiveSampler(AbstractMethod):
         following = begin + _FIRST_STEP * (end - begin)
 
         def one(x: Batch) -> tuple[Any, Any]:
-            terms = self._terms(None, None, x.shape)
+            terms = self._terms(Silent(schedule), None, None, x.shape)
             order = self.solver.error_order(terms)
             assert order is not None, "an adaptive solver knows the order of its error"
             solver_state = self.solver.init(terms, begin, following, x, None)
@@ -116,7 +117,8 @@ class DiffraxAdaptiveSampler(AbstractMethod):
     ) -> tuple[Batch, _Progress]:
         """An accepted step of a single example, without batch axis."""
         end = self._end()
-        terms = self._terms(key, jax.tree.map(lambda c: c[None], cond), x.shape)
+        cond = jax.tree.map(lambda c: c[None], cond)
+        terms = self._terms(_Single(self.denoiser), key, cond, x.shape)
         order = self.solver.error_order(terms)
         assert order is not None, "an adaptive solver knows the order of its error"
         y = x / self._scale(progress.place)
@@ -163,9 +165,10 @@ class DiffraxAdaptiveSampler(AbstractMethod):
     def _controller(self) -> diffrax.PIDController:
         return diffrax.PIDController(rtol=self.rtol, atol=self.atol)
 
-    def _terms(self, key: Any, cond: Cond, shape: tuple[int, ...]) -> Any:
+    def _terms(
+        self, denoiser: AbstractDenoiser, key: Any, cond: Cond, shape: tuple[int, ...]
+    ) -> Any:
         """The equation of a single example; without a key, of the right shape only."""
-        denoiser = _Single(self.denoiser)
         if self.path is None:
             return flow_term(denoiser, cond)
         path = self.path

@@ -12,6 +12,7 @@ from diffusion_eqx.samplers.base import AbstractMethod, State
 from diffusion_eqx.samplers.brownian import AbstractNoise, IndependentNoise
 from diffusion_eqx.samplers.diffrax_terms import (
     Number,
+    Silent,
     StepPath,
     flow_place,
     flow_scale,
@@ -42,10 +43,8 @@ class DiffraxODESampler(AbstractMethod):
         """The solver's own state."""
         t, s = self.times(index, steps)
         schedule = self.denoiser.schedule
-        term = flow_term(self.denoiser, None)
-        # Shapes are all that a solver takes from the term here; `cond` cannot matter.
         begin, end = flow_place(schedule, t), flow_place(schedule, s)
-        return _spread(_initial(self.solver, term, begin, end, x_t), len(x_t))
+        return _spread(self._initial(begin, end, x_t), len(x_t))
 
     def step(self, state: State, index: Index, steps: Index, cond: Cond = None) -> State:
         """One step; the last one (s = 0) returns x0."""
@@ -60,7 +59,7 @@ class DiffraxODESampler(AbstractMethod):
                 flow_place(schedule, s),
                 state.x / flow_scale(schedule, t),
                 None,
-                _gather(state.memory, self._like(state.x, t, s)),
+                _gather(state.memory, jax.eval_shape(self._initial, t, s, state.x)),
                 False,
             )
             return flow_scale(schedule, s) * y, _spread(solver_state, len(state.x))
@@ -71,9 +70,9 @@ class DiffraxODESampler(AbstractMethod):
         x, memory = jax.lax.cond(s > 0.0, solve, jump)
         return State(x, state.keys, memory)
 
-    def _like(self, x: Batch, t: Number, s: Number) -> Any:
-        term = flow_term(self.denoiser, None)
-        return jax.eval_shape(lambda: _initial(self.solver, term, t, s, x))
+    def _initial(self, begin: Number, end: Number, y: Batch) -> Any:
+        term = flow_term(Silent(self.denoiser.schedule), None)
+        return self.solver.init(term, begin, end, y, None)
 
 
 class DiffraxSDESampler(AbstractMethod):
@@ -97,9 +96,8 @@ class DiffraxSDESampler(AbstractMethod):
         """The solver's own state."""
         t, s = self.times(index, steps)
         schedule = self.denoiser.schedule
-        terms = self._terms(x_t, None, t, s, index, None)
         begin, end = reverse_place(schedule, t), reverse_place(schedule, s)
-        return _spread(_initial(self.solver, terms, begin, end, x_t), len(x_t))
+        return _spread(self._initial(begin, end, x_t), len(x_t))
 
     def step(self, state: State, index: Index, steps: Index, cond: Cond = None) -> State:
         """One step; the last one (s = 0) returns x0."""
@@ -109,14 +107,13 @@ class DiffraxSDESampler(AbstractMethod):
         terms = self._terms(state.x, state.keys, t, s, index, cond)
 
         def solve() -> tuple[Batch, Any]:
-            like = jax.eval_shape(lambda: _initial(self.solver, terms, begin, end, state.x))
             w, _, _, solver_state, _ = self.solver.step(
                 terms,
                 begin,
                 end,
                 state.x / reverse_scale(schedule, t),
                 None,
-                _gather(state.memory, like),
+                _gather(state.memory, jax.eval_shape(self._initial, begin, end, state.x)),
                 False,
             )
             return reverse_scale(schedule, s) * w, _spread(solver_state, len(state.x))
@@ -127,27 +124,31 @@ class DiffraxSDESampler(AbstractMethod):
         x, memory = jax.lax.cond(s > 0.0, solve, jump)
         return State(x, state.keys, memory)
 
+    def _initial(self, begin: Number, end: Number, w: Batch) -> Any:
+        def nothing(begin: Number, end: Number) -> Batch:
+            return jnp.zeros_like(w)
+
+        path = StepPath(increment=nothing, area=nothing)
+        terms = reverse_terms(Silent(self.denoiser.schedule), None, path, 1.0)
+        return self.solver.init(terms, begin, end, w, None)
+
     def _terms(
         self,
         x: Batch,
-        keys: BatchKeys | None,
+        keys: BatchKeys,
         t: Number,
         s: Number,
         index: Index,
         cond: Cond,
     ) -> diffrax.MultiTerm:
-        """The SDE, its noise being that of step `index`; without keys, of the right shape only."""
+        """The SDE, its noise being that of step `index`."""
         schedule = self.denoiser.schedule
         span = schedule.half_log_snr(t), schedule.half_log_snr(s)
 
         def increment(begin: Number, end: Number) -> Batch:
-            if keys is None:
-                return jnp.zeros_like(x)
             return jnp.sqrt(end - begin) * self.noise(keys, index, span, x.shape[1:])
 
         def area(begin: Number, end: Number) -> Batch:
-            if keys is None:
-                return jnp.zeros_like(x)
             own = jax.vmap(lambda key: jax.random.fold_in(key, index + 1))(keys)
             return jnp.sqrt((end - begin) / 12.0) * draw(own, 1, x.shape[1:])
 
@@ -160,12 +161,6 @@ def _jump(denoiser: AbstractDenoiser, x: Batch, t: Number, s: Number, cond: Cond
     """Euler's step from t to s: for s = 0, x0."""
     predicted = denoiser(x, t, cond)
     return denoiser.schedule.alpha(s) * predicted.x0 + denoiser.schedule.sigma(s) * predicted.eps
-
-
-def _initial(
-    solver: diffrax.AbstractSolver, terms: Any, begin: Number, end: Number, y: Batch
-) -> Any:
-    return solver.init(terms, begin, end, y, None)
 
 
 def _spread(solver_state: Any, batch: int) -> Any:

@@ -24,7 +24,7 @@ import lineax as lx
 from jaxtyping import Array, Float
 
 from diffusion_eqx._typing import Batch, Cond, Real
-from diffusion_eqx.denoiser import AbstractDenoiser
+from diffusion_eqx.denoiser import AbstractDenoiser, AbstractExactDenoiser, Prediction
 from diffusion_eqx.schedules import AbstractSchedule
 
 Number = Float[Array, ""]
@@ -93,6 +93,16 @@ def reverse_terms(
 def _noise_share(place: Any) -> Number:
     """b = sigma/sqrt(alpha² + sigma²) at a lambda."""
     return jnp.sqrt(jax.nn.sigmoid(-2.0 * jnp.asarray(place)))
+
+
+class Silent(AbstractExactDenoiser):
+    """Predicts zeros: for where a solver asks an equation for nothing but shapes."""
+
+    schedule: AbstractSchedule
+
+    def __call__(self, x_t, t, cond=None, *, key=None) -> Prediction:
+        """Zeros of the shape of `x_t`."""
+        return Prediction(jnp.zeros_like(x_t), jnp.zeros_like(x_t))
 
 
 class StepPath(diffrax.AbstractBrownianPath):
