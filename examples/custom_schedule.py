@@ -1,7 +1,7 @@
 """A noise schedule of your own in a few lines, under three samplers.
 
 A schedule says alpha(t) and sigma(t); all else follows. Here the log-SNR falls linearly with time, so that
-each step removes the same share of noise. The data is a mixture of Gaussians whose denoiser is exact, so the
+each step removes the same share of noise. The data is a mixture of Gaussians with an exact denoiser, so the
 samples can be judged: the script prints their distance from true ones beside the distance of true ones
 from each other, and writes custom_schedule.png and results.json into the folder `--out`.
 """
