@@ -13,6 +13,7 @@ method. Six things differ, and the oracle of test_convergence.py is the judge of
 - Euler and Heun there keep x/alpha, up to 20,291 on the cosine schedule, in float32, whose rounding at that
   size, 1.2e-3, is allowed for; ours keeps x. Where the network predicts epsilon, roundings are
   magnified by 1/alpha, and the two (and DEIS, which works on x/alpha too) cannot be compared there.
+  Nor can Heun on this schedule: its first step multiplies the difference of two slopes by 20,000.
 - Euler and Heun with `linspace` interpolate sigma linearly between timesteps and the network's time as
   well; a schedule of ours interpolates log alpha_bar. Compared where their timesteps are integers.
 """
@@ -111,6 +112,7 @@ def times_of(made, steps: int, end: float = 0.0) -> GivenGrid:
 
 EVERY = [(schedule, prediction) for schedule in SCHEDULES for prediction in PREDICTIONS]
 IN_SIGMA = [pair for pair in EVERY if pair != ("cosine", "epsilon")]
+HEUN = [pair for pair in EVERY if pair[0] != "cosine"]
 over_every = pytest.mark.parametrize(("schedule_type", "prediction_type"), EVERY)
 over_those_in_sigma = pytest.mark.parametrize(("schedule_type", "prediction_type"), IN_SIGMA)
 
@@ -134,7 +136,7 @@ class TestEverySchedule:
         cases += [(50, "leading", LeadingGrid())]
         self.check("EulerDiscreteScheduler", schedule_type, prediction_type, DDIMSampler, cases)
 
-    @over_those_in_sigma
+    @pytest.mark.parametrize(("schedule_type", "prediction_type"), HEUN)
     def test_heun(self, schedule_type, prediction_type):
         cases = [(10, "linspace", LinspaceGrid()), (20, "trailing", TrailingGrid())]
         cases += [(50, "leading", LeadingGrid())]

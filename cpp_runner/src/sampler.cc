@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <functional>
 #include <numeric>
 #include <set>
@@ -46,6 +47,20 @@ std::string Key(const Argument& argument) {
       return "label";
     default:
       return "parameter." + argument.name;
+  }
+}
+
+// Adaptive samplers mark an image that did not arrive with not-a-number.
+void CheckFinite(const Images& images, int64_t begin, int64_t first) {
+  for (int64_t image = begin; image < images.count(); ++image) {
+    const auto start = images.values.begin() + image * images.size_of_one();
+    if (!std::all_of(start, start + images.size_of_one(),
+                     [](float v) { return std::isfinite(v); })) {
+      throw Error(ExitCode::kDevice,
+                  "image " + std::to_string(first + image) +
+                      " is not finite; an adaptive sampler needs more --steps to "
+                      "arrive, any other has met values beyond its numbers");
+    }
   }
 }
 
@@ -259,6 +274,7 @@ Drawn Sampler::Draw(const Request& request, const std::function<void()>& on_step
       const auto image = Run(programs.finish, bucket.finish, &scalars, state);
       Fetch(image[0], bucket.finish.outputs[0], wanted, &drawn.images.values);
     }
+    CheckFinite(drawn.images, done, request.first);
     if (done == 0) timings_.first_image = MillisecondsSince(start);
     done += wanted;
   }

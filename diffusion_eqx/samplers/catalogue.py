@@ -332,4 +332,9 @@ def _solver(name: str, *, adaptive: bool) -> diffrax.AbstractSolver:
     if not (isinstance(kind, type) and issubclass(kind, wanted)):
         what = "no adaptive solver" if adaptive else "no solver"
         raise ValueError(f"diffrax has {what} called {name!r}; e.g. Heun, Tsit5 or Dopri5")
+    if issubclass(kind, diffrax.AbstractImplicitSolver):
+        raise ValueError(
+            f"{name} is an implicit solver, whose root finding no sampler here provides; the probability "
+            "flow is not stiff: choose an explicit one, e.g. Heun, Tsit5 or Dopri5"
+        )
     return kind()

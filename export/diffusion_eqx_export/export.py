@@ -106,8 +106,13 @@ def export_sampler(
     tensors = _weights(weights, entries) | tensors
     labels = _labels(model.num_classes, training)
     defaults = {name: p["default"] for name, p in described.items() if name != "steps"}
+    # Samplers without a grid take as many steps as they need: the default allows them.
+    reference_steps = _REFERENCE_STEPS if find_sampler(sampler).grid else steps
     reference, drawn = _reference(
-        make_sampler(list(weights.values()), defaults), model.config.sample_shape, labels
+        make_sampler(list(weights.values()), defaults),
+        model.config.sample_shape,
+        labels,
+        reference_steps,
     )
     tensors |= drawn
     manifest = {
@@ -216,7 +221,7 @@ def _add_program(tensors: dict[str, np.ndarray], name: str, program: Program) ->
 
 
 def _reference(
-    sampler: AbstractSampler, shape: tuple[int, ...], labels: dict[str, Any] | None
+    sampler: AbstractSampler, shape: tuple[int, ...], labels: dict[str, Any] | None, steps: int
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """A few images as Python draws them, for `verify` to compare with (FORMAT.md, 3.6)."""
     key = jax.random.key(_REFERENCE_SEED)
@@ -224,13 +229,16 @@ def _reference(
     cond = None if chosen is None else jnp.asarray(chosen, jnp.int32)
     cpu = jax.local_devices(backend="cpu")[0]
     with jax.default_device(cpu):
-        noise = sampler.init(shape, _REFERENCE_STEPS, key=key, count=_REFERENCE_COUNT).x
-        image = sample(
-            sampler, shape, count=_REFERENCE_COUNT, steps=_REFERENCE_STEPS, key=key, cond=cond
+        noise = sampler.init(shape, steps, key=key, count=_REFERENCE_COUNT).x
+        image = sample(sampler, shape, count=_REFERENCE_COUNT, steps=steps, key=key, cond=cond)
+    if not np.isfinite(image).all():
+        raise ValueError(
+            f"the sampler's images are not finite in {steps} steps; an adaptive sampler needs more steps "
+            "to arrive"
         )
     reference = {
         "seed": _REFERENCE_SEED,
-        "steps": _REFERENCE_STEPS,
+        "steps": steps,
         "labels": chosen,
         "count": _REFERENCE_COUNT,
         "tolerance": {
