@@ -12,7 +12,25 @@ from diffusion_eqx.samplers.ddim import DDIMSampler
 def ddim_invert(
     sampler: DDIMSampler, images: Batch, *, steps: int, iterations: int = 1, cond: Cond = None
 ) -> Batch:
-    """Run the steps of DDIM backwards, from x_s to x_t with t > s.
+    """The standard normal noise from which `sample_from` returns `images`; see `ddim_invert_to`.
+
+    **Raises:** `ValueError` if the sampler is stochastic (eta other than 0) or `iterations` < 1.
+    """
+    x = ddim_invert_to(sampler, images, begin=0, steps=steps, iterations=iterations, cond=cond)
+    return x / sampler.denoiser.schedule.sigma(jnp.asarray(1.0))
+
+
+@eqx.filter_jit
+def ddim_invert_to(
+    sampler: DDIMSampler,
+    images: Batch,
+    *,
+    begin: int,
+    steps: int,
+    iterations: int = 1,
+    cond: Cond = None,
+) -> Batch:
+    """Run the steps of DDIM backwards, from x_s to x_t with t > s, up to the grid's time at `begin`.
 
     A DDIM step reads x_s = alpha_s·x0(x_t, t) + sigma_s·eps(x_t, t), so its inverse is the fixed point of
     either of
@@ -23,15 +41,18 @@ def ddim_invert(
     of which the first contracts where there is more signal than noise, the second where there is less. One
     iteration from x_t := x_s of the first is the usual inversion (Song et al. 2021, section 4.3), wrong by
     the change of the prediction over one step; more iterations converge to the exact inverse (Pan et al.
-    2023). Cost: `iterations` evaluations a step. Returns standard normal noise (for `sample_from`), of the
-    shape of `images`.
+    2023). Cost: `iterations` evaluations a step. Returns noisy examples for `sample_between`, of the shape
+    of `images`.
 
-    **Raises:** `ValueError` if the sampler is stochastic (eta other than 0) or `iterations` < 1.
+    **Raises:** `ValueError` if the sampler is stochastic (eta other than 0), `iterations` < 1, or unless
+    0 <= begin < steps.
     """
     if not sampler.deterministic:
         raise ValueError("only deterministic DDIM can be inverted: the sampler needs eta=0.0")
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1; got {iterations}")
+    if not 0 <= begin < steps:
+        raise ValueError(f"begin must satisfy 0 <= begin < steps={steps}; got {begin}")
     schedule = sampler.denoiser.schedule
 
     def body(x_s: Batch, index) -> tuple[Batch, None]:
@@ -53,5 +74,4 @@ def ddim_invert(
 
         return jax.lax.fori_loop(0, iterations, improve, x_s), None
 
-    x, _ = jax.lax.scan(body, images, jnp.arange(steps - 1, -1, -1, dtype=jnp.int32))
-    return x / schedule.sigma(jnp.asarray(1.0))
+    return jax.lax.scan(body, images, jnp.arange(steps - 1, begin - 1, -1, dtype=jnp.int32))[0]
