@@ -51,7 +51,7 @@ class DEISSampler(AbstractMethod):
         for i in range(1, self.order):
             moments.append(end**i * jnp.exp(end) - i * moments[-1])
         results = _results(schedule, predicted, s, history, nodes, moments, jnp.exp(-lambda_t))
-        order = falling_order(self.order, history.length, index, steps)
+        order = falling_order(self.order, history.length, index, steps, s)
         return State(by_order(order, results), state.keys, history)
 
 

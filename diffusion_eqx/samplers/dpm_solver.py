@@ -75,7 +75,7 @@ class DPMSolverPlusPlus(AbstractMethod):
                 factor = 1.0 if self.published else 2.0
                 change = phi2 * h * (slope + h0 * curvature) - factor * phi3 * h**2 * curvature
                 results.append(first + alpha_s * change)
-        x = by_order(falling_order(self.order, history.length, index, steps), results)
+        x = by_order(falling_order(self.order, history.length, index, steps, s), results)
         if not known_zero(self.eta):
             std = self.temperature * sigma_s * jnp.sqrt(-jnp.expm1(-2.0 * self.eta * h))
             x += std * self.noise(state.keys, index, (lambda_t, lambda_s), x.shape[1:])

@@ -48,14 +48,17 @@ def lambdas(
     return [schedule.half_log_snr(grid(schedule, i, steps)) for i in indices]
 
 
-def falling_order(order: int, length: Order, index: Index, steps: Index) -> Order:
-    """The order of a step: as many predictions as there are, at most `order`; the last step's is 1.
+def falling_order(order: int, length: Order, index: Index, steps: Index, s: Number) -> Order:
+    """The order of a step to time `s`: as many predictions as there are, at most `order`.
 
-    With fewer than 15 steps the last but one is at most 2: extrapolation over their long intervals is
-    unstable (Lu et al. 2022, appendix of DPM-Solver++).
+    A step to s = 0 is infinitely long in lambda, so its order is 1. With fewer than 15 steps the last is
+    of order 1 in any case, and the one before at most of order 2: extrapolation over their long intervals
+    is unstable (Lu et al. 2022, appendix of DPM-Solver++).
     """
     left = steps - jnp.asarray(index)
-    most = jnp.where(left == 1, 1, jnp.where((left == 2) & (steps < 15), 2, order))
+    few = steps < 15
+    to_zero = s == 0.0
+    most = jnp.where(to_zero | (few & (left == 1)), 1, jnp.where(few & (left == 2), 2, order))
     return jnp.minimum(jnp.minimum(length, most), order)
 
 
