@@ -7,6 +7,7 @@ from diffusion_eqx_export import export_sampler, read_artifact, verify
 
 from diffusion_eqx.samplers import SAMPLERS
 from tests.artifacts import small_saved_model
+from tests.test_native import run
 
 SOLVERS = ["diffrax:Heun", "diffrax:Tsit5", "adaptive:Tsit5", "sde:Euler", "sde:ShARK"]
 # Plugins differ in the last bits; what a sampler makes of them is its own.
