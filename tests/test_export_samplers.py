@@ -62,10 +62,11 @@ def test_what_no_plugin_can_run_is_refused(tmp_path):
 def test_native_images_are_pythons(sampler, tmp_path):
     """By the artifact's own reference, on the default plugin."""
     path = exported(tmp_path, sampler, **options_for(sampler))
-    report = json.loads(run("verify", path, "--json", code=None).stdout)
+    report = json.loads(run("verify", path, "--json").stdout)
     assert report["noise"]["difference"] == 0.0
-    # Where a step is accepted or not by a hair, plugins may part.
-    assert report["image"]["difference"] <= (5e-3 if sampler.startswith("adaptive") else 5e-5)
+    # An adaptive solver's choice of steps turns on the last bit: two devices agree to its own error, the
+    # fifty tolerances of test_convergence.py.
+    assert report["image"]["difference"] <= (5e-2 if sampler.startswith("adaptive") else 5e-5)
 
 
 @pytest.mark.native

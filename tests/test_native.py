@@ -33,13 +33,10 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def run(
-    *arguments: object, program: Path = SAMPLER, code: int | None = 0
-) -> subprocess.CompletedProcess:
-    """Run the program, and expect an exit code unless it is None."""
+def run(*arguments: object, program: Path = SAMPLER, code: int = 0) -> subprocess.CompletedProcess:
     line = [str(program), *map(str, arguments)]
     done = subprocess.run(line, capture_output=True, check=False, timeout=300)
-    assert code in (None, done.returncode), (line, done.returncode, done.stderr.decode())
+    assert done.returncode == code, (line, done.returncode, done.stderr.decode())
     return done
 
 
