@@ -10,8 +10,8 @@ import numpy as np
 
 from diffusion_eqx.config import LDMConfig, NoiseScheduleConfig, UNetBackboneConfig
 from diffusion_eqx.models import LDMModel
+from diffusion_eqx.models.array_file import path_name
 from diffusion_eqx.models.build import build_schedule
-from diffusion_eqx.models.files import path_name
 
 
 def small_latent_config(**changes: Any) -> LDMConfig:

@@ -31,8 +31,8 @@ from diffusion_eqx.denoiser import Denoiser
 from diffusion_eqx.evaluation import peak_signal_to_noise_ratio
 from diffusion_eqx.losses import DenoisingLoss
 from diffusion_eqx.models import DDIMModel, LDMModel, SavedModel, load_model, save_model
+from diffusion_eqx.models.array_file import named_arrays
 from diffusion_eqx.models.build import build_autoencoder
-from diffusion_eqx.models.files import named_arrays
 from diffusion_eqx.nn import MLP, AbstractAutoencoder, LatentDistribution, ResBlock
 from diffusion_eqx.parameterization import VPrediction
 from diffusion_eqx.samplers import DDIMSampler, build_sampler, sample
