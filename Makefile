@@ -17,7 +17,8 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c $(CONS
 # file that shows the package is there = package
 BUILD_PACKAGES := usr/include/CLI/CLI.hpp=libcli11-dev usr/include/nlohmann/json.hpp=nlohmann-json3-dev \
 	usr/include/png.h=libpng-dev usr/include/zlib.h=zlib1g-dev usr/include/sha2.h=libmd-dev
-DATA_PACKAGES  := usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz=dataset-fashion-mnist
+DATA_PACKAGES  := usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz=dataset-fashion-mnist \
+	usr/share/fonts/truetype/noto/NotoColorEmoji.ttf=fonts-noto-color-emoji
 TEST_PACKAGES  := usr/include/gtest/gtest.h=libgtest-dev
 
 CPP_SOURCES = $(shell find cpp_runner -not -path '*/build/*' \( -name '*.cc' -o -name '*.h' \
@@ -57,8 +58,9 @@ tidy: $(STAMPS)/dev $(BIN)/diffusion-sampler ## clang-tidy over the native progr
 
 native: $(BIN)/diffusion-sampler ## build the native program into .venv/bin
 
-bench: $(STAMPS)/dev $(BIN)/diffusion-sampler ## time sampling in Python and natively
-	$(BIN)/python benchmarks/sampling.py
+bench: $(STAMPS)/dev $(BIN)/diffusion-sampler ## time sampling of the demo's model in Python and natively
+	@test -f demo/sampler.safetensors || { echo "bench: run make demo first; its model is what is timed" >&2; exit 1; }
+	$(BIN)/python benchmarks/sampling.py demo/model.safetensors demo/sampler.safetensors
 
 lock: $(STAMPS)/dev ## rewrite the exact versions from what is installed now
 	{ echo '# Exact versions of all that `make demo` and `make test` install; rewritten by `make lock`.'; \

@@ -28,7 +28,7 @@ from diffusion_eqx.config import (
 from diffusion_eqx.data import ImageDataset, digits
 from diffusion_eqx.evaluation import accuracy, frechet_distance, judge, train_classifier
 from diffusion_eqx.models import DDIMModel
-from diffusion_eqx.samplers import SAMPLERS
+from diffusion_eqx.samplers import SAMPLERS, sample
 from diffusion_eqx.training import averaged, fit, make_recipe
 
 STEPS = (10, 20, 50)
@@ -69,7 +69,16 @@ def main() -> None:
             continue  # for consistency models only
         sampler = model.sampler(name, guidance_scale=2.0)
         for steps in STEPS:
-            images = np.asarray(draw(sampler, jnp.asarray(labels, jnp.int32), jnp.asarray(steps)))
+            # As an array, so that the numbers of steps share one compiled program.
+            found = sample(
+                sampler,
+                (8, 8, 1),
+                count=COUNT,
+                steps=jnp.asarray(steps),
+                key=jax.random.key(7),
+                cond=jnp.asarray(labels),
+            )
+            images = np.asarray(found)
             features, classes = judge(classifier, images)
             rows[f"{name} {steps}"] = {
                 "accuracy": float(np.mean(classes == labels)),
@@ -83,16 +92,6 @@ def main() -> None:
         cells = (rows[f"{name} {steps}"] for steps in STEPS)
         table.add_row(name, *(f"{c['accuracy']:.1%} / {c['distance']:.2f}" for c in cells))
     Console().print(table)
-
-
-@eqx.filter_jit
-def draw(sampler, labels, steps):
-    """Images by a loop that is compiled once for all numbers of steps, as the native program's is."""
-    state = sampler.init((8, 8, 1), steps, key=jax.random.key(7), count=len(labels))
-    state = jax.lax.fori_loop(
-        0, steps, lambda index, state: sampler.step(state, index, steps, labels), state
-    )
-    return sampler.finish(state)
 
 
 def halves(data: ImageDataset) -> tuple[ImageDataset, ImageDataset]:

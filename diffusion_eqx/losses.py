@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from diffusion_eqx._typing import Batch, Cond, PRNGKey, Scalar, Time
 from diffusion_eqx.denoiser import Backbone
@@ -116,7 +116,7 @@ class DenoisingLoss(eqx.Module):
         return jnp.mean(self.weight(self.schedule.log_snr(t), c.c_out) * error)
 
 
-def stratified_timesteps(key: PRNGKey, count: int, num_timesteps: int) -> Array:
+def stratified_timesteps(key: PRNGKey, count: int, num_timesteps: int | Int[Array, ""]) -> Array:
     """Integer timesteps, uniform in 0 … T−1, spread evenly over the batch.
 
     One random offset and equal spacing: each timestep is as likely as when drawn independently, but

@@ -67,8 +67,8 @@ def main() -> None:
     train_set = ImageDataset(data.images[:1500], data.labels[:1500], data.class_names)
     held_out, truth = data.images[1500:], data.labels[1500:]
 
-    model = train_model(train_set, steps=4000 if options.full else 500)
-    noisy = train_noisy(train_set, epochs=80 if options.full else 20)
+    model = train_model(train_set, steps=4000 if options.full else 400)
+    noisy = train_noisy(train_set, epochs=80 if options.full else 15)
     judge = train_classifier(
         train_set, epochs=25 if options.full else 15, batch_size=100, key=jax.random.key(3)
     )
@@ -123,7 +123,7 @@ def draw(denoiser: Denoiser, classifier: NoisyClassifier, scale: float, each: in
     # As an array, the scale is an input of one compiled program, not a part of five.
     guided = ClipDenoised(ClassifierGuidance(denoiser, classifier, jnp.asarray(scale), labels))
     sampler = ClippedSampler(DDIMSampler(guided, eta=1.0))
-    images = sample(sampler, (8, 8, 1), count=len(labels), steps=50, key=jax.random.key(2))
+    images = sample(sampler, (8, 8, 1), count=len(labels), steps=25, key=jax.random.key(2))
     return np.asarray(images)
 
 

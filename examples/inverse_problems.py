@@ -1,11 +1,12 @@
 """Inverse problems: images from what is left of them, by a model that never saw the damage.
 
 Four measurements, each with noise: a hole, a blur, and the mean of every 2x2 or 4x4 pixels. Prints the PSNR
-of each method beside that of a baseline, and leaves the pictures in `--out`: the rows are the image, what
-was measured of it, the baseline, and the methods.
+of each method beside that of a baseline, and leaves the pictures and results.json in `--out`: a picture's
+rows are the image, what was measured of it, the baseline, and the methods.
 """
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -100,6 +101,7 @@ def main() -> None:
     table = Table(title="PSNR in dB, and its gain over the baseline")
     for column in ("problem", "baseline", "DPS", "ΠGDM", "MMPS"):
         table.add_column(column)
+    results: dict[str, dict[str, float]] = {}
     for problem in (hole(size), blur(size, size / 20), pooled(size, 2), pooled(size, 4)):
         clean = problem.operator(images)
         noise = jax.random.normal(jax.random.key(7), clean.shape)
@@ -109,14 +111,16 @@ def main() -> None:
             setting, Measurement(value, problem.operator, options.noise_std), options
         )
         base = psnr(baseline, images)
-        gains = [psnr(x, images) for x in restored.values()]
-        row = [f"{gain:.2f} ({gain - base:+.2f})" for gain in gains]
+        found = {name: psnr(x, images) for name, x in restored.items()}
+        results[problem.name] = {"baseline": base, **found}
+        row = [f"{value:.2f} ({value - base:+.2f})" for value in found.values()]
         table.add_row(problem.name, f"{base:.2f}", *row)
         shown = jax.image.resize(value, images.shape, "nearest")
         rows = [images, shown, baseline, *restored.values()]
         picture = image_grid(jnp.concatenate([r[:10] for r in rows]), min(10, options.count))
         name = problem.name.replace(" ", "_")
         save_picture(options.out / f"{name}.png", picture, zoom=2 if size > 8 else 6)
+    (options.out / "results.json").write_text(json.dumps(results, indent=1))
     Console().print(table)
 
 

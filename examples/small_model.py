@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -15,8 +16,12 @@ from diffusion_eqx.config import (
 )
 from diffusion_eqx.data import ImageDataset, digits, fashion_mnist
 from diffusion_eqx.denoiser import AbstractDenoiser
+from diffusion_eqx.evaluation import Classifier, judge
 from diffusion_eqx.models import DDIMModel, load_model
+from diffusion_eqx.models.base import AbstractDiffusionModel
 from diffusion_eqx.training import Cadence, averaged, fit, make_recipe
+
+ModelT = TypeVar("ModelT", bound=AbstractDiffusionModel)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +29,8 @@ class ModelOptions:
     """Which model an example uses."""
 
     model: Path | None = None
-    """A model of Fashion-MNIST, as `diffusion-eqx train` writes it; by default one is trained here."""
+    """A class-conditional DDIM model of Fashion-MNIST or digits, as `diffusion-eqx train` writes it; by
+    default one is trained here."""
     full: bool = False
     """Without --model: train on Fashion-MNIST, not on digits of 8x8 pixels."""
     data_dir: Path | None = None
@@ -55,17 +61,27 @@ def prepare(options: ModelOptions) -> Setting:
 
     **Raises:** `ValueError` if the file holds another kind of model.
     """
-    if options.model is None and not options.full:
-        train, test = _split(digits(), 1500)
-        return Setting(train_model(train, steps=600), train, test)
-    train = fashion_mnist("train", options.data_dir)
-    test = fashion_mnist("test", options.data_dir)
     if options.model is None:
-        return Setting(train_model(train, steps=1000), train, test)
+        train, test = data_of((28, 28, 1) if options.full else (8, 8, 1), options.data_dir)
+        return Setting(train_model(train, steps=1000 if options.full else 600), train, test)
     model = load_model(options.model).model
-    if not isinstance(model, DDIMModel) or model.config.input_shape != train.images.shape[1:]:
-        raise ValueError(f"{options.model} holds no DDIM model of Fashion-MNIST's images")
-    return Setting(model, train, test)
+    if not isinstance(model, DDIMModel) or model.num_classes is None:
+        raise ValueError(f"{options.model} holds no class-conditional DDIM model")
+    return Setting(model, *data_of(model.config.input_shape, options.data_dir))
+
+
+def data_of(
+    shape: tuple[int, int, int], data_dir: Path | None = None
+) -> tuple[ImageDataset, ImageDataset]:
+    """Training and test images of that shape: Fashion-MNIST or digits.
+
+    **Raises:** `ValueError` if neither has it.
+    """
+    if shape == (8, 8, 1):
+        return _split(digits(), 1500)
+    if shape != (28, 28, 1):
+        raise ValueError(f"neither digits nor Fashion-MNIST have images of shape {shape}")
+    return fashion_mnist("train", data_dir), fashion_mnist("test", data_dir)
 
 
 def train_model(dataset: ImageDataset, *, steps: int) -> DDIMModel:
@@ -79,13 +95,22 @@ def train_model(dataset: ImageDataset, *, steps: int) -> DDIMModel:
         input_shape=dataset.images.shape[1:],
         prediction_type="v_prediction",
     )
-    training = DiffusionTrainingConfig(steps=steps, warmup_steps=steps // 10)
-    model = DDIMModel(config, key=jax.random.key(training.seed))
+    return trained(DDIMModel(config, key=jax.random.key(0)), dataset, steps=steps)
+
+
+def trained(model: ModelT, dataset: ImageDataset, *, steps: int, **changes: Any) -> ModelT:
+    """A model of pixels after so many training steps, with its averaged weights."""
+    training = DiffusionTrainingConfig(steps=steps, warmup_steps=steps // 10, **changes)
     recipe = make_recipe(training, model.training_loss(training))
     state, _ = fit(
         model.denoiser.backbone, dataset, recipe, training, cadence=Cadence(log_every=100)
     )
     return eqx.tree_at(lambda m: m.denoiser.backbone, model, averaged(state))
+
+
+def share_of_class_asked_for(judge_: Classifier, images: np.ndarray, labels: np.ndarray) -> float:
+    """What part of the images the judge takes for the class that was asked for."""
+    return float(np.mean(judge(judge_, images)[1] == labels))
 
 
 def unit(images: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
 import gzip
+import sys
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from PIL import Image
 from diffusion_eqx.data import (
     ImageDataset,
     digits,
+    emoji,
     fashion_mnist,
     image_grid,
     save_picture,
@@ -37,6 +39,27 @@ def test_digits_are_in_range():
     assert data.images.shape == (1797, 8, 8, 1)
     assert (data.images.min(), data.images.max()) == (-1.0, 1.0)
     assert data.num_classes == 10
+
+
+def test_emoji_are_in_colour_and_all_different():
+    images = emoji().images
+    assert images.shape[1:] == (32, 32, 3)
+    assert images.dtype == np.uint8
+    assert len(images) > 3000
+    assert len({image.tobytes() for image in images}) > 0.98 * len(images)
+    # Most are drawn on white, and in colour.
+    assert np.median(images[:, 0, 0]) == 255
+    assert np.mean(np.abs(images[..., 0].astype(float) - images[..., 2])) > 10
+    np.testing.assert_array_equal(emoji().images[7], images[7])
+
+
+def test_a_missing_or_other_font_says_what_to_install(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError):
+        emoji(font=tmp_path / "no.ttf")
+    # The package exports the function under the module's name, so the module is reached by its own.
+    monkeypatch.setattr(sys.modules["diffusion_eqx.data.emoji"], "_PACKAGE_PLACE", "nowhere.ttf")
+    with pytest.raises(FileNotFoundError, match="fonts-noto-color-emoji"):
+        emoji()
 
 
 def test_bytes_and_floats_are_inverse():

@@ -1,5 +1,6 @@
 """The documentation names what there is."""
 
+import re
 from pathlib import Path
 
 from diffusion_eqx.samplers import FAMILIES, GRIDS, SAMPLERS
@@ -17,3 +18,25 @@ def test_every_sampler_has_its_line():
 def test_every_grid_is_named():
     for name in GRIDS:
         assert f"`{name}`" in PAGE, name
+
+
+def test_every_capability_names_tests_and_examples_that_exist():
+    root = Path(__file__).parents[1]
+    page = (root / "docs" / "capabilities.md").read_text()
+    rows = [line for line in page.splitlines() if re.match(r"\| [ACD]\d+ \|", line)]
+    assert [row.split("|")[1].strip() for row in rows] == [
+        *(f"A{i}" for i in range(1, 11)),
+        *(f"C{i}" for i in range(1, 9)),
+        *(f"D{i}" for i in range(1, 7)),
+    ]
+    executed = (root / "tests" / "test_examples.py").read_text()
+    executed += (root / "tests" / "test_latent.py").read_text()
+    for row in rows:
+        tests = re.findall(r"`(test_\w+\.py)::(test_\w+)`", row)
+        examples = re.findall(r"`(\w+)\.py` →", row)
+        assert tests or examples, row
+        for file, name in tests:
+            assert re.search(rf"^ *def {name}\(", (root / "tests" / file).read_text(), re.M), name
+        for name in examples:
+            assert (root / "examples" / f"{name}.py").exists(), name
+            assert f'"{name}"' in executed or f"{name}.py" in executed, name

@@ -20,6 +20,7 @@ from diffusion_eqx.editing import (
     sdedit,
     slerp,
 )
+from diffusion_eqx.editing.fixed_point import fixed_point
 from diffusion_eqx.guidance import ClassifierFreeGuidance
 from diffusion_eqx.models import DDIMModel
 from diffusion_eqx.parameterization import VPrediction
@@ -71,6 +72,37 @@ def network():
 @pytest.fixture(scope="module")
 def images():
     return jnp.asarray(digits().images[:4])
+
+
+# Fixed points
+
+# One eigenvalue beyond −1 for each example, so that x := g(x) leads away.
+LINEAR = jnp.array([np.diag([0.95, 0.5, -1.4]), np.diag([0.2, -2.0, 0.9])])
+
+
+def affine(x):
+    return jnp.einsum("bij,bj->bi", LINEAR, x) + 1.0
+
+
+def test_fixed_points_are_found_where_iteration_diverges():
+    """Like GMRES, in about as many steps as there are unknowns, and each example by itself."""
+    exact = jnp.linalg.solve(jnp.eye(3) - LINEAR, jnp.ones((2, 3, 1)))[..., 0]
+    found = fixed_point(affine, jnp.zeros((2, 3)), iterations=8)
+    np.testing.assert_allclose(found, exact, rtol=1e-3)
+    plain = jnp.zeros((2, 3))
+    for _ in range(8):
+        plain = affine(plain)
+    assert float(jnp.abs(plain - exact).min(axis=0).max()) > 1.0
+    alone = fixed_point(
+        lambda x: jnp.einsum("bij,bj->bi", LINEAR[1:], x) + 1.0, jnp.zeros((1, 3)), iterations=8
+    )
+    np.testing.assert_allclose(alone[0], found[1], rtol=1e-4)
+
+
+def test_one_iteration_is_one_evaluation_and_a_fixed_point_stays(getkey):
+    x = jax.random.normal(getkey(), (2, 3))
+    np.testing.assert_array_equal(fixed_point(affine, x, iterations=1), affine(x))
+    np.testing.assert_array_equal(fixed_point(lambda x: x, x, iterations=5), x)
 
 
 # Interpolation

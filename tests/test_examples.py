@@ -7,15 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
 
-def run(name: str, folder: Path) -> tuple[str, dict]:
+def run(name: str, folder: Path, *options: object) -> tuple[str, dict]:
     """What an example prints, and the figures that it leaves."""
     done = subprocess.run(
-        [sys.executable, ROOT / "examples" / f"{name}.py", "--out", folder],
+        [sys.executable, ROOT / "examples" / f"{name}.py", "--out", folder, *map(str, options)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "export")])},
         capture_output=True,
@@ -24,6 +25,31 @@ def run(name: str, folder: Path) -> tuple[str, dict]:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads((folder / "results.json").read_text())
+
+
+def looks_like_pictures(folder: Path, *names: str) -> None:
+    """Each file is a picture of more than a few greys."""
+    for name in names:
+        with Image.open(folder / f"{name}.png") as picture:
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 50, name
+
+
+@pytest.fixture(scope="session")
+def digits_model(tmp_path_factory, worker_id):
+    """A class-conditional model of digits, trained once for all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    path = (folder if worker_id == "master" else folder.parent) / "digits.safetensors"
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            options = [
+                *("--data", "digits", "--model.input-shape", "8", "8", "1"),
+                *("--model.backbone.hidden-dims", "32", "64"),
+                *("--model.backbone.attention-resolutions", "4"),
+                *("--training.steps", "600", "--checkpoint-every", "0", "--log-every", "200"),
+            ]
+            program = Path(sys.executable).parent / "diffusion-eqx"
+            subprocess.run([program, "train", "-o", path, *options], check=True)
+    return path
 
 
 @pytest.mark.slow
@@ -37,7 +63,7 @@ def test_classifier_guidance(tmp_path):
     assert f"{by_scale[2.0]:.1%}" in printed
     with Image.open(tmp_path / "guided.png") as picture:
         assert picture.size == (6 * (10 * 10 + 2), 6 * (5 * 10 + 2))
-        assert len(picture.getcolors()) > 50
+    looks_like_pictures(tmp_path, "guided")
 
 
 def test_custom_schedule(tmp_path):
@@ -48,3 +74,103 @@ def test_custom_schedule(tmp_path):
     assert "unipc, 12 steps" in printed
     with Image.open(tmp_path / "custom_schedule.png") as picture:
         assert picture.width > 3 * picture.height
+
+
+def test_own_backbone(tmp_path):
+    """Points drawn through a user's network lie on the ring that was asked for."""
+    _, results = run("own_backbone", tmp_path)
+    assert results.pop("real") < 0.03
+    assert results.keys() == {"ddim", "heun", "diffrax:Tsit5"}
+    assert max(results.values()) < 0.08
+    looks_like_pictures(tmp_path, "own_backbone")
+
+
+@pytest.mark.slow
+def test_colour_images(tmp_path):
+    """After a reduced training, colours are much nearer to real ones than noise is."""
+    _, results = run("colour_images", tmp_path)
+    assert results["unseen"] < results["drawn"] < 0.5 * results["noise"]
+    looks_like_pictures(tmp_path, "forward", "drawn", "progressive")
+
+
+@pytest.mark.slow
+def test_score_model(tmp_path):
+    """The reverse SDE and the probability-flow ODE, by four methods, give the class asked for."""
+    _, results = run("score_model", tmp_path)
+    assert results.keys() == {"sde:Euler", "predictor_corrector", "diffrax:Heun", "adaptive:Tsit5"}
+    assert min(results.values()) > 0.8
+    looks_like_pictures(tmp_path, "score_model", "trajectory")
+
+
+@pytest.mark.slow
+def test_dit(tmp_path):
+    """Guidance makes a transformer's images surer of their class, and more alike."""
+    _, results = run("dit", tmp_path)
+    assert results["2.0"]["accuracy"] > 0.85
+    assert results["4.0"]["accuracy"] >= results["1.0"]["accuracy"]
+    assert results["4.0"]["spread"] < results["1.0"]["spread"] < 1.2 * results["real"]["spread"]
+    looks_like_pictures(tmp_path, "dit")
+
+
+@pytest.mark.slow
+def test_sampling(digits_model, tmp_path):
+    _, results = run("sampling", tmp_path, "--model", digits_model, "--judged", 50)
+    assert results["DDIM, 50 steps"]["accuracy"] > 0.9
+    assert results["UniPC, 10 steps"]["accuracy"] > 0.85
+    looks_like_pictures(tmp_path, "sampling", "progressive")
+    with Image.open(tmp_path / "progressive.gif") as animation:
+        assert animation.n_frames == 11
+
+
+@pytest.mark.slow
+def test_editing(digits_model, tmp_path):
+    options = ("--count", 4, "--steps", 20, "--judged", 50, "--coarse-steps", 200)
+    _, results = run("editing", tmp_path, "--model", digits_model, *options)
+    assert results["inversion, 20 steps, 15 iterations"] < 1e-2
+    assert (
+        results["inversion, 20 steps, 15 iterations"] < results["inversion, 20 steps, 1 iterations"]
+    )
+    assert results["interpolation, ends"] < 1e-2
+    assert results["sdedit, strength 0.2"] < results["sdedit, strength 1.0"]
+    filled = [value for name, value in results.items() if name.startswith("inpainting")]
+    assert len(filled) == 3
+    assert all(value["kept"] for value in filled)
+    assert 0.6 < filled[1]["seam"] < 1.5
+    assert results["editing, edited, strength 1.0"]["hits"] > 0.6
+    assert results["cost 20, fine alone"]["hits"] > 0.85
+    looks_like_pictures(tmp_path, "interpolation", "sdedit", "inpainting", "editing", "multiscale")
+
+
+@pytest.mark.slow
+def test_inverse_problems(digits_model, tmp_path):
+    options = ("--count", 8, "--steps", 10)
+    _, results = run("inverse_problems", tmp_path, "--model", digits_model, *options)
+    gains = {
+        problem: {name: value - row["baseline"] for name, value in row.items()}
+        for problem, row in results.items()
+    }
+    least = {
+        "inpainting": 3.0,
+        "deblurring": 1.0,
+        "2x super-resolution": 1.0,
+        "4x super-resolution": 0.5,
+    }
+    for problem, gain in least.items():
+        for method in ("ΠGDM", "MMPS"):
+            assert gains[problem][method] > gain, (problem, method, gains)
+    assert gains["inpainting"]["DPS"] > 3.0
+    looks_like_pictures(tmp_path, "inpainting", "deblurring", "2x_super-resolution")
+
+
+@pytest.mark.slow
+def test_distillation(digits_model, tmp_path):
+    """Students of at most four steps reach nine tenths of their teacher's accuracy at fifty."""
+    options = ("--judged", 100, "--stage-steps", 60)
+    _, results = run("distillation", tmp_path, "--model", digits_model, *options)
+    teacher = results["teacher, steps: 50"]["accuracy"]
+    assert teacher > 0.9
+    for steps in (1, 2, 4):
+        assert results[f"progressive, steps: {steps}"]["accuracy"] > 0.9 * teacher
+    for steps in (2, 4):
+        assert results[f"consistency distillation, steps: {steps}"]["accuracy"] > 0.9 * teacher
+    looks_like_pictures(tmp_path, "distillation")

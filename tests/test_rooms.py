@@ -28,6 +28,7 @@ ROOMS = [
     "models",
     "evaluation",
     "training",
+    "distillation",
     "cli",
 ]
 

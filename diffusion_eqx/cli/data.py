@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from diffusion_eqx.data import ImageDataset, digits, fashion_mnist
+from diffusion_eqx.data import ImageDataset, digits, emoji, fashion_mnist
+
+_PACKAGED = {"digits": digits, "emoji": emoji}
 
 
 def load_dataset(
@@ -15,10 +17,12 @@ def load_dataset(
     """
     if name == "fashion-mnist":
         return fashion_mnist(split, folder)
-    if name == "digits":
-        if folder is not None or split != "train":
-            raise ValueError(
-                "digits come with scikit-learn: they have neither folder nor test split"
-            )
-        return digits()
-    raise ValueError(f"unknown data set {name!r}; choose fashion-mnist or digits")
+    if name not in _PACKAGED:
+        raise ValueError(
+            f"unknown data set {name!r}; choose fashion-mnist, {' or '.join(_PACKAGED)}"
+        )
+    if folder is not None or split != "train":
+        raise ValueError(
+            f"{name} is read from where its package is: it has neither folder nor test split"
+        )
+    return _PACKAGED[name]()

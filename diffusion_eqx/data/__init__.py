@@ -6,6 +6,7 @@ from diffusion_eqx.data.dataset import ImageDataset as ImageDataset
 from diffusion_eqx.data.dataset import to_bytes as to_bytes
 from diffusion_eqx.data.dataset import to_unit_range as to_unit_range
 from diffusion_eqx.data.digits import digits as digits
+from diffusion_eqx.data.emoji import emoji as emoji
 from diffusion_eqx.data.fashion_mnist import fashion_mnist as fashion_mnist
 from diffusion_eqx.data.picture import image_grid as image_grid
 from diffusion_eqx.data.picture import save_animation as save_animation

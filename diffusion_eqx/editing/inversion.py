@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_eqx._typing import Batch, Cond
+from diffusion_eqx.editing.fixed_point import fixed_point
 from diffusion_eqx.samplers.ddim import DDIMSampler
 
 
@@ -40,9 +41,9 @@ def ddim_invert_to(
 
     of which the first contracts where there is more signal than noise, the second where there is less. One
     iteration from x_t := x_s of the first is the usual inversion (Song et al. 2021, section 4.3), wrong by
-    the change of the prediction over one step; more iterations converge to the exact inverse (Pan et al.
-    2023). Cost: `iterations` evaluations a step. Returns noisy examples for `sample_between`, of the shape
-    of `images`.
+    the change of the prediction over one step; more iterations, sped up by Anderson's method, converge to
+    the exact inverse (Pan et al. 2023). Cost: `iterations` evaluations a step. Returns noisy examples for
+    `sample_between`, of the shape of `images`.
 
     **Raises:** `ValueError` if the sampler is stochastic (eta other than 0), `iterations` < 1, or unless
     0 <= begin < steps.
@@ -64,7 +65,7 @@ def ddim_invert_to(
         by_x0 = sigma_t / jnp.where(sigma_s > 0.0, sigma_s, 1.0)
         noisy = alpha_t < sigma_s
 
-        def improve(_, x_t: Batch) -> Batch:
+        def improve(x_t: Batch) -> Batch:
             predicted = sampler.denoiser(x_t, t, cond)
             return jnp.where(
                 noisy,
@@ -72,6 +73,6 @@ def ddim_invert_to(
                 by_eps * x_s + (sigma_t - sigma_s * by_eps) * predicted.eps,
             )
 
-        return jax.lax.fori_loop(0, iterations, improve, x_s), None
+        return fixed_point(improve, x_s, iterations=iterations), None
 
     return jax.lax.scan(body, images, jnp.arange(steps - 1, begin - 1, -1, dtype=jnp.int32))[0]

@@ -1,4 +1,4 @@
-"""Python's drivers of a sampler: the whole loop is one `lax.scan` under one jit."""
+"""Python's drivers of a sampler: the whole loop is one program under one jit."""
 
 import equinox as eqx
 import jax
@@ -7,18 +7,20 @@ from jaxtyping import Array, Float
 
 from diffusion_eqx._typing import Batch, Cond, PRNGKey
 from diffusion_eqx.samplers.base import AbstractSampler, Decoded, State
+from diffusion_eqx.samplers.grid import Index
 from diffusion_eqx.samplers.noise import image_keys
 
 
 def advance(
-    sampler: AbstractSampler, state: State, cond: Cond, *, begin: int, end: int, steps: int
+    sampler: AbstractSampler, state: State, cond: Cond, *, begin: Index, end: Index, steps: Index
 ) -> State:
-    """Steps begin … end − 1 of `steps`, as one scan. To be called under jit."""
+    """Steps begin … end − 1 of `steps`, as one loop. To be called under jit."""
 
-    def body(state: State, index) -> tuple[State, None]:
-        return sampler.step(state, index, steps, cond), None
+    # With numbers that are known, jax makes this a scan, through which gradients flow.
+    def body(index, state: State) -> State:
+        return sampler.step(state, index, steps, cond)
 
-    return jax.lax.scan(body, state, jnp.arange(begin, end, dtype=jnp.int32))[0]
+    return jax.lax.fori_loop(begin, end, body, state)
 
 
 @eqx.filter_jit
@@ -27,14 +29,15 @@ def sample(
     shape: tuple[int, ...],
     *,
     count: int,
-    steps: int,
+    steps: Index,
     key: PRNGKey,
     cond: Cond = None,
     first: int = 0,
 ) -> Decoded:
     """Draw `count` samples in `steps` steps from noise of `shape` each.
 
-    Returns (count, *shape), or what the sampler decodes that to.
+    Returns (count, *shape), or what the sampler decodes that to. With `steps` an array, one compiled
+    program serves every number of steps.
 
     Sample k depends on `key` and k alone: `count=16` gives the same as `count=8` and then `count=8,
     first=8`, up to rounding.

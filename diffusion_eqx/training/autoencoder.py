@@ -67,8 +67,7 @@ def train_autoencoder(
     """
     recipe = make_recipe(training, AutoencoderLoss(kl_weight))
     state, _ = fit(
-        # A copy: training reuses the memory of what it is given.
-        jax.tree.map(lambda a: jnp.copy(a) if eqx.is_array(a) else a, autoencoder),
+        autoencoder,
         dataset,
         recipe,
         training,

@@ -40,7 +40,8 @@ class Recipe(eqx.Module):
     ema_update_every: int = eqx.field(static=True)
 
     def init(self, backbone: Network, *, key: PRNGKey) -> TrainState[Network]:
-        """The state before the first step."""
+        """The state before the first step. It shares no memory with `backbone`, which steps would reuse."""
+        backbone = jax.tree.map(lambda a: jnp.copy(a) if eqx.is_array(a) else a, backbone)
         params = eqx.filter(backbone, eqx.is_inexact_array)
         return TrainState(
             backbone=backbone,
