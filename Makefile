@@ -26,7 +26,7 @@ CPP_SOURCES = $(shell find cpp_runner -not -path '*/build/*' \( -name '*.cc' -o 
 PATH_WITH_TOOLS = PATH="$(abspath $(BIN)):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-python test-native lint format tidy native bench lock clean distclean
+.PHONY: help demo test test-all test-python test-native lint format tidy native bench lock clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -34,7 +34,12 @@ help: ## list the targets
 demo: $(STAMPS)/runtime $(STAMPS)/data $(BIN)/diffusion-sampler ## train on real images, export, sample natively, show it
 	$(BIN)/python examples/demo.py --out demo
 
-test: lint test-native test-python ## run all checks and tests
+test: lint test-native test-python ## run all checks and tests but the long ones
+
+test-all: PYTEST_FLAGS = -m ''
+test-all: test ## run all checks and tests, those that train for minutes too (half an hour)
+
+PYTEST_FLAGS ?= -m 'not long'
 
 test-python: $(STAMPS)/dev $(STAMPS)/data $(BIN)/diffusion-sampler $(STAMPS)/asan ## run the Python tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_FLAGS)

@@ -34,6 +34,31 @@ def small_saved_model(num_classes: int | None = 4) -> SavedModel:
 
 
 @functools.cache
+def tiny_saved_model() -> SavedModel:
+    """One level, no attention: compiles faster, for tests in which the sampler is what matters."""
+    config = DDIMConfig(
+        name="tiny",
+        backbone=UNetBackboneConfig(hidden_dims=(8,), time_embedding_dim=8, num_classes=4),
+        noise_schedule=NoiseScheduleConfig(schedule_type="cosine"),
+        input_shape=(8, 6, 1),
+        prediction_type="v_prediction",
+    )
+    model = DDIMModel(config, key=jax.random.key(0))
+    noisy = perturbed(model.denoiser.backbone, key=jax.random.key(1), scale=0.05)
+    return SavedModel(eqx.tree_at(lambda m: m.denoiser.backbone, model, noisy), True, {"steps": 1})
+
+
+@functools.cache
+def tiny_artifact() -> Path:
+    """An artifact of `tiny_saved_model` with programs for one image on CPUs."""
+    path = Path(tempfile.mkdtemp(prefix="artifact-")) / "sampler.safetensors"
+    export_sampler(
+        tiny_saved_model(), path, sampler="ddim", platforms=("cpu",), batch_sizes=(1,), steps=10
+    )
+    return path
+
+
+@functools.cache
 def small_artifact(sampler: str = "ddim", num_classes: int | None = 4) -> Path:
     """An artifact with programs for 1 and 4 images."""
     path = Path(tempfile.mkdtemp(prefix="artifact-")) / "sampler.safetensors"

@@ -3,6 +3,11 @@
 import os
 
 os.environ.setdefault("EQX_ON_ERROR", "off")
+# Compiling is most of what the tests do, and each program runs once or twice on small arrays: machine code
+# is made in haste here, a fifth faster. XLA reads this when jax looks for its devices, below; the programs
+# that tests start as a user would do not inherit it.
+_flags = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = f"{_flags} --xla_backend_optimization_level=0".strip()
 
 from jaxtyping import install_import_hook
 
@@ -32,6 +37,9 @@ import itertools
 
 import jax
 import pytest
+
+jax.devices()
+os.environ["XLA_FLAGS"] = _flags
 
 from diffusion_eqx.config import DDIMConfig, NoiseScheduleConfig, UNetBackboneConfig
 

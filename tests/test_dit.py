@@ -228,9 +228,8 @@ def compile_seconds(depth: int, *, train: bool) -> float:
 
     Not the time on the wall, which a busy machine stretches at random.
     """
-    dit = build_dit(
-        DiTBackboneConfig(hidden_size=64, depth=depth, num_heads=4, in_channels=4),
-        key=jax.random.key(0),
+    dit = filled(
+        build_dit, DiTBackboneConfig(hidden_size=64, depth=depth, num_heads=4, in_channels=4)
     )
     x, t = jnp.zeros((2, 16, 16, 4)), jnp.zeros(2)
 

@@ -52,7 +52,7 @@ def digits_model(tmp_path_factory, worker_id):
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_classifier_guidance(tmp_path):
     printed, results = run("classifier_guidance", tmp_path)
     by_scale = {float(scale): share for scale, share in results["accuracy by scale"].items()}
@@ -76,6 +76,7 @@ def test_custom_schedule(tmp_path):
         assert picture.width > 3 * picture.height
 
 
+@pytest.mark.long
 def test_own_backbone(tmp_path):
     """Points drawn through a user's network lie on the ring that was asked for."""
     _, results = run("own_backbone", tmp_path)
@@ -85,7 +86,7 @@ def test_own_backbone(tmp_path):
     looks_like_pictures(tmp_path, "own_backbone")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_colour_images(tmp_path):
     """After a reduced training, colours are much nearer to real ones than noise is."""
     _, results = run("colour_images", tmp_path)
@@ -93,7 +94,7 @@ def test_colour_images(tmp_path):
     looks_like_pictures(tmp_path, "forward", "drawn", "progressive")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_score_model(tmp_path):
     """The reverse SDE and the probability-flow ODE, by four methods, give the class asked for."""
     _, results = run("score_model", tmp_path)
@@ -102,7 +103,7 @@ def test_score_model(tmp_path):
     looks_like_pictures(tmp_path, "score_model", "trajectory")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_dit(tmp_path):
     """Guidance makes a transformer's images surer of their class, and more alike."""
     _, results = run("dit", tmp_path)
@@ -112,7 +113,7 @@ def test_dit(tmp_path):
     looks_like_pictures(tmp_path, "dit")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sampling(digits_model, tmp_path):
     _, results = run("sampling", tmp_path, "--model", digits_model, "--judged", 50)
     assert results["DDIM, 50 steps"]["accuracy"] > 0.9
@@ -122,7 +123,7 @@ def test_sampling(digits_model, tmp_path):
         assert animation.n_frames == 11
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_editing(digits_model, tmp_path):
     options = ("--count", 4, "--steps", 20, "--judged", 50, "--coarse-steps", 200)
     _, results = run("editing", tmp_path, "--model", digits_model, *options)
@@ -141,7 +142,7 @@ def test_editing(digits_model, tmp_path):
     looks_like_pictures(tmp_path, "interpolation", "sdedit", "inpainting", "editing", "multiscale")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_inverse_problems(digits_model, tmp_path):
     options = ("--count", 8, "--steps", 10)
     _, results = run("inverse_problems", tmp_path, "--model", digits_model, *options)
@@ -162,7 +163,7 @@ def test_inverse_problems(digits_model, tmp_path):
     looks_like_pictures(tmp_path, "inpainting", "deblurring", "2x_super-resolution")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_distillation(digits_model, tmp_path):
     """Students of at most four steps reach nine tenths of their teacher's accuracy at fifty."""
     options = ("--judged", 100, "--stage-steps", 60)
@@ -174,3 +175,13 @@ def test_distillation(digits_model, tmp_path):
     for steps in (2, 4):
         assert results[f"consistency distillation, steps: {steps}"]["accuracy"] > 0.9 * teacher
     looks_like_pictures(tmp_path, "distillation")
+
+
+@pytest.mark.long
+def test_latent_diffusion(tmp_path):
+    """Both stages run, and samples are of their class."""
+    _, results = run("latent_diffusion", tmp_path)
+    assert results["PSNR of reconstructions"] > 15.0
+    assert results["accuracy of samples"] > 0.8
+    assert results["accuracy of real images"] > 0.85
+    looks_like_pictures(tmp_path, "latent")

@@ -505,16 +505,3 @@ def test_the_native_program_decodes(artifact, tmp_path, monkeypatch):
         [str(program), "verify", str(artifact), "--json"], check=True, capture_output=True
     )
     assert json.loads(report.stdout)["noise"]["difference"] == 0.0
-
-
-@pytest.mark.slow
-def test_the_example_runs_both_stages(tmp_path):
-    example = Path(__file__).parents[1] / "examples" / "latent_diffusion.py"
-    steps = ["--autoencoder-steps", "20", "--diffusion-steps", "20", "--samples", "20"]
-    command = [sys.executable, str(example), "--out", str(tmp_path), *steps]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
-    assert done.returncode == 0, done.stderr
-    for figure in ("scale factor", " dB", "samples of the class asked for"):
-        assert figure in done.stdout
-    assert (tmp_path / "latent.png").stat().st_size > 1000
-    assert isinstance(load_model(tmp_path / "model.safetensors").model, LDMModel)

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from diffusion_eqx.samplers.noise import draw, image_keys
-from tests.artifacts import small_artifact, small_saved_model
+from tests.artifacts import small_artifact, small_saved_model, tiny_artifact
 from tests.mutations import mutations
 
 pytestmark = pytest.mark.native
@@ -257,7 +257,7 @@ def test_broken_artifacts_are_refused_under_sanitizers(tmp_path):
     """Each gets a documented exit code and one line; accepted are those that changed nothing the reader
     relies on, or whose manifest lies so consistently that only the device can notice. The device must
     then report an error or a result, never crash."""
-    original = small_artifact()
+    original = tiny_artifact()
     broken = list(mutations(original))
     assert len(broken) >= 1000
     accepted = []
@@ -283,7 +283,8 @@ def test_broken_artifacts_are_refused_under_sanitizers(tmp_path):
         path.write_bytes(data)
         line = [SAMPLER, "verify", path]
         code = subprocess.run(line, capture_output=True, check=False, timeout=120).returncode
-        assert code in {0, 4, 7, 8}, (name, code)
+        # 5: the mutation took away the program of this platform.
+        assert code in {0, 4, 5, 7, 8}, (name, code)
 
 
 def harmless(original: Path, data: bytes) -> bool:

@@ -113,14 +113,14 @@ def test_dropout_needs_a_key_and_ends_with_inference(getkey):
 def test_unet_is_differentiable_jittable_and_vmappable(getkey):
     unet = perturbed(small_unet(getkey()), key=getkey())
     x, t = jax.random.normal(getkey(), (3, 2, 7, 10, 1)), jnp.zeros(2)
-    stacked = eqx.filter_vmap(lambda x: unet(x, t))(x)
+    stacked = eqx.filter_jit(eqx.filter_vmap(lambda x: unet(x, t)))(x)
     np.testing.assert_allclose(stacked[1], eqx.filter_jit(unet)(x[1], t), atol=1e-4)
-    quiet = eqx.nn.inference_mode(unet)
+    quiet = eqx.filter_jit(eqx.nn.inference_mode(unet))
     forward = jax.jvp(lambda x: quiet(x, t), (x[0],), (x[1],))[1]
     step = 1e-2
     numeric = (quiet(x[0] + step * x[1], t) - quiet(x[0] - step * x[1], t)) / (2 * step)
     np.testing.assert_allclose(forward, numeric, atol=2e-2)
-    grads = eqx.filter_grad(lambda u: jnp.sum(u(x[0], t) ** 2))(unet)
+    grads = eqx.filter_jit(eqx.filter_grad(lambda u: jnp.sum(u(x[0], t) ** 2)))(unet)
     leaves = jax.tree.leaves(eqx.filter(grads, eqx.is_array))
     assert all(jnp.all(jnp.isfinite(g)) for g in leaves)
     assert sum(float(jnp.abs(g).max()) > 0 for g in leaves) > 0.95 * len(leaves)

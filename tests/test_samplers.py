@@ -155,8 +155,9 @@ def test_temperature_zero_removes_the_noise(getkey):
     np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize(("iterations", "bound"), [(1, 0.1), (4, 2e-3)])
-def test_inversion_then_sampling_returns_the_input(iterations, bound, getkey):
+@pytest.mark.parametrize("iterations", [1, 5])
+def test_inversion_then_sampling_returns_the_input(iterations, getkey):
+    """One iteration is wrong by less the more steps there are; a few more are right to rounding."""
     denoiser = gaussian(COSINE)
     sampler = DDIMSampler(denoiser)
     x = denoiser.mean + denoiser.std * jax.random.normal(getkey(), (64, 2))
@@ -166,8 +167,10 @@ def test_inversion_then_sampling_returns_the_input(iterations, bound, getkey):
         noise = ddim_invert(sampler, x, steps=steps, iterations=iterations)
         returned = sample_from(sampler, noise, steps=steps, key=getkey())
         errors.append(float(jnp.abs(returned - x).max()))
-    assert errors[0] > errors[1] > errors[2]
-    assert errors[2] < bound
+    if iterations == 1:
+        assert 0.1 > errors[0] > errors[1] > errors[2]
+    else:
+        assert max(errors) < 1e-5
 
 
 def test_inversion_refuses_noise(getkey):
