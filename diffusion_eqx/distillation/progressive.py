@@ -95,8 +95,9 @@ def distill_progressively(
         recipe = dataclasses.replace(recipe, loss=loss)
         state, _ = fit(student.backbone, dataset, recipe, training, cadence=cadence)
         student = eqx.tree_at(lambda d: d.backbone, student, averaged(state))
-        teacher = eqx.nn.inference_mode(student)
-        yield steps, teacher
+        finished: Denoiser = eqx.nn.inference_mode(student)
+        teacher = finished
+        yield steps, finished
 
 
 def refuse_learned_variance(student: Denoiser) -> None:
