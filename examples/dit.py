@@ -72,7 +72,8 @@ def main() -> None:
             model.generate(
                 options.judged,
                 y=jnp.asarray(labels),
-                cfg_scale=scale,
+                # As an array, so that the scales share one compiled program.
+                cfg_scale=jnp.asarray(scale),
                 num_steps=50,
                 key=jax.random.key(2),
             )

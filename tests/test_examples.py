@@ -127,11 +127,9 @@ def test_sampling(digits_model, tmp_path):
 def test_editing(digits_model, tmp_path):
     options = ("--count", 4, "--steps", 20, "--judged", 50, "--coarse-steps", 200)
     _, results = run("editing", tmp_path, "--model", digits_model, *options)
-    assert results["inversion, 20 steps, 15 iterations"] < 1e-2
-    assert (
-        results["inversion, 20 steps, 15 iterations"] < results["inversion, 20 steps, 1 iterations"]
-    )
-    assert results["interpolation, ends"] < 1e-2
+    accurate, usual = (results[f"inversion, 20 steps, {n} iterations"] for n in (15, 1))
+    assert accurate < min(2e-2, 0.1 * usual)
+    assert results["interpolation, ends"] < 2e-2
     assert results["sdedit, strength 0.2"] < results["sdedit, strength 1.0"]
     filled = [value for name, value in results.items() if name.startswith("inpainting")]
     assert len(filled) == 3
@@ -144,7 +142,7 @@ def test_editing(digits_model, tmp_path):
 
 @pytest.mark.long
 def test_inverse_problems(digits_model, tmp_path):
-    options = ("--count", 8, "--steps", 10)
+    options = ("--count", 8, "--steps", 20)
     _, results = run("inverse_problems", tmp_path, "--model", digits_model, *options)
     gains = {
         problem: {name: value - row["baseline"] for name, value in row.items()}
