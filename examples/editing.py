@@ -32,12 +32,16 @@ from diffusion_eqx.samplers import (
     ClippedSampler,
     DDIMSampler,
     DDPMSampler,
+    LogSNRGrid,
     sample,
     sample_from,
 )
 
 GUIDANCE = 2.0
 Results = dict[str, Any]
+
+# Its last step begins at the least noise there is, so that it can be inverted; see `ddim_invert_to`.
+GRID = LogSNRGrid()
 
 # A t-shirt becomes a pullover; among the digits, a 0 a 2.
 SOURCE, TARGET = 0, 2
@@ -93,7 +97,7 @@ def picture(options: Options, name: str, rows: list[Array], columns: int) -> Non
 def inversion(setting: Setting, options: Options, results: Results) -> Table:
     """How far the image sampled from the inverted noise is from the image."""
     images, labels = first_images(setting, options)
-    sampler = DDIMSampler(setting.denoiser)
+    sampler = DDIMSampler(setting.denoiser, GRID)
     counts = (1, 5, 15)
     table = table_of(
         "Inversion and back: largest (mean) error of a pixel",
@@ -116,7 +120,12 @@ def interpolation(setting: Setting, options: Options, results: Results) -> Table
     """From images of one class to images of another, without any class given."""
     first, second = (jnp.asarray(setting.of_class(c, 4)) for c in (SOURCE, TARGET))
     path = interpolate(
-        DDIMSampler(setting.denoiser), first, second, count=8, steps=options.steps, iterations=15
+        DDIMSampler(setting.denoiser, GRID),
+        first,
+        second,
+        count=8,
+        steps=options.steps,
+        iterations=15,
     )
     picture(options, "interpolation", [path[:, i] for i in range(4)], 8)
     table = table_of("Interpolation", "largest error at the ends", "change of a step, largest of 7")

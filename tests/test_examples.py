@@ -128,8 +128,8 @@ def test_editing(digits_model, tmp_path):
     options = ("--count", 4, "--steps", 20, "--judged", 50, "--coarse-steps", 200)
     _, results = run("editing", tmp_path, "--model", digits_model, *options)
     accurate, usual = (results[f"inversion, 20 steps, {n} iterations"] for n in (15, 1))
-    assert accurate < min(2e-2, 0.1 * usual)
-    assert results["interpolation, ends"] < 2e-2
+    assert accurate < min(1e-3, 0.1 * usual)
+    assert results["interpolation, ends"] < 1e-3
     assert results["sdedit, strength 0.2"] < results["sdedit, strength 1.0"]
     filled = [value for name, value in results.items() if name.startswith("inpainting")]
     assert len(filled) == 3

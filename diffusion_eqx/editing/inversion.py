@@ -42,8 +42,9 @@ def ddim_invert_to(
     of which the first contracts where there is more signal than noise, the second where there is less. One
     iteration from x_t := x_s of the first is the usual inversion (Song et al. 2021, section 4.3), wrong by
     the change of the prediction over one step; more iterations, sped up by Anderson's method, converge to
-    the exact inverse (Pan et al. 2023). Cost: `iterations` evaluations a step. Returns noisy examples for
-    `sample_between`, of the shape of `images`.
+    the exact inverse (Pan et al. 2023). The step to s = 0 is the hardest: a grid that begins it at little
+    noise, such as `LogSNRGrid`, is inverted far more exactly than `TrailingGrid`. Cost: `iterations`
+    evaluations a step. Returns noisy examples for `sample_between`, of the shape of `images`.
 
     **Raises:** `ValueError` if the sampler is stochastic (eta other than 0), `iterations` < 1, or unless
     0 <= begin < steps.
