@@ -28,7 +28,7 @@ def _default_model() -> DDIMConfig:
         noise_schedule=NoiseScheduleConfig(schedule_type="cosine"),
         prediction_type="v_prediction",
         # Guidance at the highest noise costs variety (Kynkäänniemi et al. 2024).
-        guidance_interval=(0.0, 0.9),
+        guidance_interval=(0.0, 0.95),
     )
 
 
