@@ -1,7 +1,6 @@
 """Colour images: the bitmaps of Google's Noto Color Emoji, on white."""
 
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,8 @@ from fontTools.ttLib import TTFont
 from PIL import Image
 
 from diffusion_eqx.data.dataset import ImageDataset
+from diffusion_eqx.data.packaged import find_packaged
 
-# Debian's package, installed for the machine or unpacked beside the interpreter without rights.
 _PACKAGE_PLACE = "usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
 
 
@@ -23,13 +22,22 @@ def emoji(size: int = 32, font: str | Path | None = None) -> ImageDataset:
     **Raises:** `FileNotFoundError` that says where was searched and how to get the file; `ValueError` if
     the font has no colour bitmaps.
     """
-    path = _find() if font is None else Path(font)
+    path = (
+        Path(font)
+        if font is not None
+        else find_packaged(
+            _PACKAGE_PLACE,
+            what="the emoji font",
+            package="fonts-noto-color-emoji",
+            remedy="the file NotoColorEmoji.ttf",
+        )
+    )
     with TTFont(path) as loaded:
         if "CBDT" not in loaded:
             raise ValueError(f"{path} has no colour bitmaps (no CBDT table)")
         glyphs = loaded["CBDT"].strikeData[0]
-        bitmaps = {glyph.imageData for _, glyph in sorted(glyphs.items())}
-    # Equal bitmaps serve several glyphs; the order of a set is not one.
+        # Equal bitmaps serve several glyphs.
+        bitmaps = {glyph.imageData for glyph in glyphs.values()}
     return ImageDataset(np.stack([_on_white(bitmap, size) for bitmap in sorted(bitmaps)]))
 
 
@@ -39,16 +47,3 @@ def _on_white(bitmap: bytes, size: int) -> np.ndarray:
     canvas = Image.new("RGBA", (side, side), "white")
     canvas.alpha_composite(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
     return np.asarray(canvas.convert("RGB").resize((size, size), Image.Resampling.BOX))
-
-
-def _find() -> Path:
-    places = [Path("/") / _PACKAGE_PLACE, Path(sys.prefix) / "debian" / _PACKAGE_PLACE]
-    for place in places:
-        if place.exists():
-            return place
-    raise FileNotFoundError(
-        "the emoji font was not found in "
-        + " or ".join(str(place) for place in places)
-        + "; install Debian's package fonts-noto-color-emoji (apt-get install fonts-noto-color-emoji), or "
-        "give the file NotoColorEmoji.ttf"
-    )

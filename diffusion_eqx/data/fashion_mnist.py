@@ -1,13 +1,13 @@
 """Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 images of clothes, 28x28 grey, ten classes."""
 
 import gzip
-import sys
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from diffusion_eqx.data.dataset import ImageDataset
+from diffusion_eqx.data.packaged import find_packaged
 
 CLASS_NAMES = (
     "t-shirt",
@@ -22,7 +22,6 @@ CLASS_NAMES = (
     "ankle boot",
 )
 
-# Debian's package, installed for the machine or unpacked beside the interpreter without rights.
 _PACKAGE_PLACE = "usr/share/datasets/fashion-mnist"
 
 
@@ -44,16 +43,13 @@ def fashion_mnist(
 
 
 def _find() -> Path:
-    places = [Path("/") / _PACKAGE_PLACE, Path(sys.prefix) / "debian" / _PACKAGE_PLACE]
-    for place in places:
-        if (place / "train-images-idx3-ubyte.gz").exists():
-            return place
-    raise FileNotFoundError(
-        "Fashion-MNIST was not found in "
-        + " or ".join(str(place) for place in places)
-        + "; install Debian's package dataset-fashion-mnist (apt-get install dataset-fashion-mnist), "
-        "or give the folder that holds its four *-ubyte.gz files"
+    first = find_packaged(
+        f"{_PACKAGE_PLACE}/train-images-idx3-ubyte.gz",
+        what="Fashion-MNIST",
+        package="dataset-fashion-mnist",
+        remedy="the folder that holds its four *-ubyte.gz files",
     )
+    return first.parent
 
 
 def _read_idx(path: Path, header: int) -> np.ndarray:
