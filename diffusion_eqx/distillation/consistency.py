@@ -17,9 +17,12 @@ from diffusion_eqx._typing import Batch, Cond, PRNGKey, Scalar
 from diffusion_eqx.config import DiffusionTrainingConfig
 from diffusion_eqx.data import Dataset
 from diffusion_eqx.denoiser import AbstractDenoiser, Backbone, Denoiser
-from diffusion_eqx.distillation.progressive import refuse_learned_variance
-from diffusion_eqx.distillation.teacher import follow
-from diffusion_eqx.losses import stratified_timesteps
+from diffusion_eqx.distillation.steps import (
+    follow,
+    mean_error,
+    random_steps,
+    refuse_learned_variance,
+)
 from diffusion_eqx.parameterization import AbstractParameterization
 from diffusion_eqx.samplers import AbstractGrid, TrailingGrid
 from diffusion_eqx.schedules import AbstractSchedule, like
@@ -60,11 +63,7 @@ class ConsistencyLoss(eqx.Module):
         """The mean over a batch of clean examples in [−1, 1], each at a random step of the grid."""
         key_index, key_noise, key_network = jax.random.split(key, 3)
         schedule = self.schedule
-        index = 2 * stratified_timesteps(key_index, len(x0), self.steps)
-        t, middle, s = (
-            jax.vmap(lambda i: self.grid(schedule, i, 2 * self.steps))(index + offset)
-            for offset in range(3)
-        )
+        t, middle, s = random_steps(self.grid, schedule, self.steps, len(x0), key=key_index)
         noise = jax.random.normal(key_noise, x0.shape, x0.dtype)
         x_t = schedule.perturb(x0, t, noise)
         if self.teacher is None:
@@ -77,9 +76,7 @@ class ConsistencyLoss(eqx.Module):
         end = network(x_s, jnp.where(s > 0.0, s, t), cond, key=key_network).x0
         end = jax.lax.stop_gradient(jnp.where(clean, x_s, end))
         found = network(x_t, t, cond, key=key_network).x0
-        error = jnp.mean((found - end) ** 2, axis=range(1, x0.ndim))
-        weight = jnp.maximum(jnp.exp(schedule.log_snr(t)), 1.0)
-        return jnp.mean(weight * error)
+        return mean_error(schedule, t, found, end)
 
 
 def train_consistency(

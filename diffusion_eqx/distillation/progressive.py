@@ -17,8 +17,12 @@ from diffusion_eqx._typing import Batch, Cond, PRNGKey, Scalar
 from diffusion_eqx.config import DiffusionTrainingConfig
 from diffusion_eqx.data import Dataset
 from diffusion_eqx.denoiser import AbstractDenoiser, Backbone, Denoiser
-from diffusion_eqx.distillation.teacher import follow
-from diffusion_eqx.losses import stratified_timesteps
+from diffusion_eqx.distillation.steps import (
+    follow,
+    mean_error,
+    random_steps,
+    refuse_learned_variance,
+)
 from diffusion_eqx.parameterization import AbstractParameterization
 from diffusion_eqx.samplers import AbstractGrid, TrailingGrid
 from diffusion_eqx.schedules import like
@@ -45,12 +49,8 @@ class ProgressiveLoss(eqx.Module):
     def __call__(self, backbone: Backbone, x0: Batch, cond: Cond = None, *, key: PRNGKey) -> Scalar:
         """The mean over a batch of clean examples in [−1, 1], each at a random step of the student."""
         key_index, key_noise, key_network = jax.random.split(key, 3)
-        schedule, halves = self.teacher.schedule, 2 * self.steps
-        index = 2 * stratified_timesteps(key_index, len(x0), self.steps)
-        t, middle, s = (
-            jax.vmap(lambda i: self.grid(schedule, i, halves))(index + offset)
-            for offset in range(3)
-        )
+        schedule = self.teacher.schedule
+        t, middle, s = random_steps(self.grid, schedule, self.steps, len(x0), key=key_index)
         x_t = schedule.perturb(x0, t, jax.random.normal(key_noise, x0.shape, x0.dtype))
         x_s = jax.lax.stop_gradient(follow(self.teacher, x_t, (t, middle, s), cond))
         ratio = schedule.sigma(s) / schedule.sigma(t)
@@ -58,9 +58,7 @@ class ProgressiveLoss(eqx.Module):
             schedule.alpha(s) - ratio * schedule.alpha(t), x_t
         )
         student = Denoiser(backbone, schedule, self.parameterization)
-        error = (student(x_t, t, cond, key=key_network).x0 - target) ** 2
-        weight = jnp.maximum(jnp.exp(schedule.log_snr(t)), 1.0)
-        return jnp.mean(weight * error.mean(axis=range(1, x0.ndim)))
+        return mean_error(schedule, t, student(x_t, t, cond, key=key_network).x0, target)
 
 
 def distill_progressively(
@@ -98,12 +96,3 @@ def distill_progressively(
         finished: Denoiser = eqx.nn.inference_mode(student)
         teacher = finished
         yield steps, finished
-
-
-def refuse_learned_variance(student: Denoiser) -> None:
-    """Raises `ValueError` if the student learns the variance of steps, which few-step students have not."""
-    if student.learned_variance:
-        raise ValueError(
-            "the student's network learns the variance of steps (learn_sigma), of which a student of few "
-            "steps makes no use: distil into a network without it"
-        )
