@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from small_model import data_of, share_of_class_asked_for, trained
+from small_model import data_of, trained
 
 from diffusion_eqx.config import ScoreDiffusionConfig, UNetBackboneConfig
 from diffusion_eqx.data import image_grid, save_picture
-from diffusion_eqx.evaluation import train_classifier
+from diffusion_eqx.evaluation import accuracy, train_classifier
 from diffusion_eqx.models import ScoreDiffusionModel
 
 CLASSES = 10
@@ -75,7 +75,7 @@ def main() -> None:
                 guidance_scale=2.0,
             )
         )
-        results[name] = share_of_class_asked_for(classifier, images, labels)
+        results[name] = accuracy(classifier, images, labels)
         rows.append(images[:CLASSES])
         print(f"{name}, {count} steps: {results[name]:.1%} of the class asked for")
     (options.out / "results.json").write_text(json.dumps(results, indent=1))

@@ -16,7 +16,6 @@ from diffusion_eqx.config import (
 )
 from diffusion_eqx.data import ImageDataset, digits, fashion_mnist
 from diffusion_eqx.denoiser import AbstractDenoiser
-from diffusion_eqx.evaluation import Classifier, judge
 from diffusion_eqx.models import DDIMModel, load_model
 from diffusion_eqx.models.base import AbstractDiffusionModel
 from diffusion_eqx.training import Cadence, averaged, fit, make_recipe
@@ -106,11 +105,6 @@ def trained(model: ModelT, dataset: ImageDataset, *, steps: int, **changes: Any)
         model.denoiser.backbone, dataset, recipe, training, cadence=Cadence(log_every=100)
     )
     return eqx.tree_at(lambda m: m.denoiser.backbone, model, averaged(state))
-
-
-def share_of_class_asked_for(judge_: Classifier, images: np.ndarray, labels: np.ndarray) -> float:
-    """What part of the images the judge takes for the class that was asked for."""
-    return float(np.mean(judge(judge_, images)[1] == labels))
 
 
 def unit(images: np.ndarray) -> np.ndarray:

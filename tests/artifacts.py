@@ -13,17 +13,11 @@ from diffusion_eqx.models import DDIMModel, SavedModel
 from tests.perturbed import perturbed
 
 
-@functools.cache
-def small_saved_model(num_classes: int | None = 4) -> SavedModel:
+def saved_model(name: str, backbone: UNetBackboneConfig) -> SavedModel:
     """A model of 8x6 images; its weights are random, but not at their start."""
     config = DDIMConfig(
-        name="small",
-        backbone=UNetBackboneConfig(
-            hidden_dims=(8, 16),
-            attention_resolutions=(4,),
-            time_embedding_dim=16,
-            num_classes=num_classes,
-        ),
+        name=name,
+        backbone=backbone,
         noise_schedule=NoiseScheduleConfig(schedule_type="cosine"),
         input_shape=(8, 6, 1),
         prediction_type="v_prediction",
@@ -31,21 +25,25 @@ def small_saved_model(num_classes: int | None = 4) -> SavedModel:
     model = DDIMModel(config, key=jax.random.key(0))
     noisy = perturbed(model.denoiser.backbone, key=jax.random.key(1), scale=0.05)
     return SavedModel(eqx.tree_at(lambda m: m.denoiser.backbone, model, noisy), True, {"steps": 1})
+
+
+@functools.cache
+def small_saved_model(num_classes: int | None = 4) -> SavedModel:
+    """Two levels, one with attention."""
+    backbone = UNetBackboneConfig(
+        hidden_dims=(8, 16),
+        attention_resolutions=(4,),
+        time_embedding_dim=16,
+        num_classes=num_classes,
+    )
+    return saved_model("small", backbone)
 
 
 @functools.cache
 def tiny_saved_model() -> SavedModel:
     """One level, no attention: compiles faster, for tests in which the sampler is what matters."""
-    config = DDIMConfig(
-        name="tiny",
-        backbone=UNetBackboneConfig(hidden_dims=(8,), time_embedding_dim=8, num_classes=4),
-        noise_schedule=NoiseScheduleConfig(schedule_type="cosine"),
-        input_shape=(8, 6, 1),
-        prediction_type="v_prediction",
-    )
-    model = DDIMModel(config, key=jax.random.key(0))
-    noisy = perturbed(model.denoiser.backbone, key=jax.random.key(1), scale=0.05)
-    return SavedModel(eqx.tree_at(lambda m: m.denoiser.backbone, model, noisy), True, {"steps": 1})
+    backbone = UNetBackboneConfig(hidden_dims=(8,), time_embedding_dim=8, num_classes=4)
+    return saved_model("tiny", backbone)
 
 
 @functools.cache

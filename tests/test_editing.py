@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from diffusion_eqx_export.lowering import lower
 
-from diffusion_eqx.config import DDIMConfig, NoiseScheduleConfig, UNetBackboneConfig
+from diffusion_eqx.config import UNetBackboneConfig
 from diffusion_eqx.data import digits
 from diffusion_eqx.denoiser import Denoiser, GaussianDenoiser, GaussianMixtureDenoiser
 from diffusion_eqx.editing import (
@@ -22,7 +22,7 @@ from diffusion_eqx.editing import (
 )
 from diffusion_eqx.editing.fixed_point import fixed_point
 from diffusion_eqx.guidance import ClassifierFreeGuidance
-from diffusion_eqx.models import DDIMModel
+from diffusion_eqx.models.build import build_backbone
 from diffusion_eqx.parameterization import VPrediction
 from diffusion_eqx.samplers import (
     ClippedSampler,
@@ -35,6 +35,7 @@ from diffusion_eqx.samplers import (
 )
 from diffusion_eqx.schedules import DiscreteSchedule, FlowSchedule, cosine_betas
 from tests.correlated import CorrelatedGaussianDenoiser, conditional
+from tests.filled import filled
 
 COSINE = DiscreteSchedule(cosine_betas(1000))
 MIXTURE = GaussianMixtureDenoiser(
@@ -49,23 +50,8 @@ GAUSSIAN = GaussianDenoiser(jnp.array([0.3, -0.2]), jnp.array([0.3, 0.2]), COSIN
 @pytest.fixture(scope="module")
 def network():
     """A network that compiles fast, and is no oracle of anything."""
-    config = DDIMConfig(
-        backbone=UNetBackboneConfig(hidden_dims=(8,), time_embedding_dim=8, num_classes=10),
-        noise_schedule=NoiseScheduleConfig(schedule_type="cosine"),
-        input_shape=(8, 8, 1),
-        prediction_type="v_prediction",
-    )
-
-    denoiser = eqx.filter_eval_shape(DDIMModel, config, key=jax.random.key(0)).denoiser
-    rng = np.random.default_rng(0)
-
-    def drawn(leaf):
-        if not isinstance(leaf, jax.ShapeDtypeStruct):
-            return leaf
-        return jnp.asarray(0.2 * rng.standard_normal(leaf.shape), leaf.dtype)
-
-    # Numbers by NumPy: initialising and perturbing a network would compile dozens of small programs.
-    backbone = jax.tree.map(drawn, denoiser.backbone)
+    config = UNetBackboneConfig(hidden_dims=(8,), time_embedding_dim=8, num_classes=10)
+    backbone = filled(build_backbone, config, (8, 8))
     return eqx.nn.inference_mode(Denoiser(backbone, COSINE, VPrediction()))
 
 
