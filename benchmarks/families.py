@@ -10,11 +10,12 @@ each family to families.png.
 """
 
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -98,9 +99,13 @@ def ddpm(data: ImageDataset, effort: float) -> AbstractDiffusionModel:
     return trained(DDPMModel(config, key=jax.random.key(0)), data, 1000 * effort)
 
 
-def score(data: ImageDataset, effort: float) -> AbstractDiffusionModel:
-    """A U-Net that predicts the score of variance-exploding noise."""
-    config = ScoreDiffusionConfig(backbone=UNET, input_shape=SHAPE, sigma_max=30.0)
+def score(
+    data: ImageDataset, effort: float, prediction: Literal["score", "edm"] = "edm"
+) -> AbstractDiffusionModel:
+    """A U-Net for the score of variance-exploding noise."""
+    config = ScoreDiffusionConfig(
+        backbone=UNET, input_shape=SHAPE, sigma_max=30.0, prediction_type=prediction
+    )
     model = ScoreDiffusionModel(config, key=jax.random.key(0))
     return trained(model, data, 1000 * effort, loss_weighting="uniform")
 
@@ -172,6 +177,9 @@ def transformer(data: ImageDataset, effort: float) -> AbstractDiffusionModel:
 FAMILIES = {
     "U-Net, DDPM with v": Family(ddpm, "ddpm", 100),
     "U-Net, VE score": Family(score, "heun", 25, {"grid": "karras"}),
+    "U-Net, VE score, plain": Family(
+        functools.partial(score, prediction="score"), "heun", 25, {"grid": "karras"}
+    ),
     "U-Net, rectified flow": Family(flow, "heun", 25),
     "latent, VAE and U-Net": Family(latent, "ddim", 50),
     "DiT": Family(transformer, "ddim", 50),

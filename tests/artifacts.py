@@ -1,8 +1,8 @@
 """A small artifact, made once for all tests that need one."""
 
 import functools
-import tempfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import equinox as eqx
 import jax
@@ -47,9 +47,15 @@ def tiny_saved_model() -> SavedModel:
 
 
 @functools.cache
+def folder() -> TemporaryDirectory:
+    """Where the artifacts lie until the tests' process ends."""
+    return TemporaryDirectory(prefix="artifact-")
+
+
+@functools.cache
 def tiny_artifact() -> Path:
     """An artifact of `tiny_saved_model` with programs for one image on CPUs."""
-    path = Path(tempfile.mkdtemp(prefix="artifact-")) / "sampler.safetensors"
+    path = Path(folder().name) / "tiny.safetensors"
     export_sampler(
         tiny_saved_model(), path, sampler="ddim", platforms=("cpu",), batch_sizes=(1,), steps=10
     )
@@ -59,7 +65,7 @@ def tiny_artifact() -> Path:
 @functools.cache
 def small_artifact(sampler: str = "ddim", num_classes: int | None = 4) -> Path:
     """An artifact with programs for 1 and 4 images."""
-    path = Path(tempfile.mkdtemp(prefix="artifact-")) / "sampler.safetensors"
+    path = Path(folder().name) / f"{sampler.replace(':', '-')}-{num_classes}.safetensors"
     export_sampler(
         small_saved_model(num_classes), path, sampler=sampler, batch_sizes=(1, 4), steps=10
     )

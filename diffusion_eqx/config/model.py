@@ -18,6 +18,7 @@ from diffusion_eqx.config.schedule import NoiseScheduleConfig
 
 LossType = Literal["mse", "l1", "huber"]
 PredictionType = Literal["epsilon", "sample", "v_prediction", "score", "velocity", "edm"]
+ScorePrediction = Literal["score", "edm"]
 SDEType = Literal["ve", "vp"]
 
 # Predictions from which x0 cannot be found where there is no signal.
@@ -157,7 +158,10 @@ class ScoreDiffusionConfig(AbstractDiffusionConfig):
     - `sigma_min`, `sigma_max`: of the `ve` SDE; the latter about as large as the greatest distance between
       two images.
     - `beta_min`, `beta_max`: of the `vp` SDE, whose beta(t) is linear.
-    - `score_scaling`: the score is this times the network's output over sigma.
+    - `prediction_type`: `score`, or the mixture of score and clean image of Karras et al. (2022), `edm`, by
+      which the error of x0 stays bounded at the greatest noise (there it is sigma times that of a score).
+      Either way the model gives the score.
+    - `score_scaling`: of the prediction `score`, which is this times the network's output over sigma.
     - `noise_steps`: noise levels that are trained.
     """
 
@@ -167,8 +171,18 @@ class ScoreDiffusionConfig(AbstractDiffusionConfig):
     sigma_max: Annotated[float, Field(gt=0.0)] = 10.0
     beta_min: Annotated[float, Field(gt=0.0)] = 0.1
     beta_max: Annotated[float, Field(gt=0.0)] = 20.0
+    prediction_type: ScorePrediction = "score"
     score_scaling: Annotated[float, Field(gt=0.0)] = 1.0
     noise_steps: Annotated[int, Field(ge=2)] = 1000
+
+    @model_validator(mode="after")
+    def _only_scores_are_scaled(self) -> "ScoreDiffusionConfig":
+        if self.prediction_type != "score" and self.score_scaling != 1.0:
+            raise ValueError(
+                f"score_scaling={self.score_scaling} is of prediction_type='score'; with "
+                f"{self.prediction_type!r} it must be left at 1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _schedule_exists(self) -> "ScoreDiffusionConfig":
@@ -186,11 +200,6 @@ class ScoreDiffusionConfig(AbstractDiffusionConfig):
             sigma_min=self.sigma_min,
             sigma_max=self.sigma_max,
         )
-
-    @property
-    def prediction_type(self) -> PredictionType:
-        """`score`."""
-        return "score"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
