@@ -1,5 +1,8 @@
 # Every target works alone on a fresh machine, and repeats nothing that is done.
 
+# What does not depend on each other is made at the same time: packages are fetched while C++ is compiled.
+MAKEFLAGS += --jobs=2
+
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
@@ -97,11 +100,12 @@ $(STAMPS)/data: $(STAMPS)/venv
 	.setup/debian.sh $(DEBIAN) $(DATA_PACKAGES)
 	@touch $@
 
-$(STAMPS)/build-packages: $(STAMPS)/venv
+# Debian's packages one set after the other: apt allows no two at once.
+$(STAMPS)/build-packages: $(STAMPS)/venv | $(STAMPS)/data
 	.setup/debian.sh $(DEBIAN) $(BUILD_PACKAGES)
 	@touch $@
 
-$(STAMPS)/test-packages: $(STAMPS)/venv
+$(STAMPS)/test-packages: $(STAMPS)/venv | $(STAMPS)/build-packages
 	.setup/debian.sh $(DEBIAN) $(TEST_PACKAGES)
 	@touch $@
 
