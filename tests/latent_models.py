@@ -6,12 +6,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from diffusion_eqx.config import LDMConfig, NoiseScheduleConfig, UNetBackboneConfig
 from diffusion_eqx.models import LDMModel
-from diffusion_eqx.models.array_file import path_name
 from diffusion_eqx.models.build import build_schedule
+from tests.filled import filled
 
 
 def small_latent_config(**changes: Any) -> LDMConfig:
@@ -29,25 +28,6 @@ def small_latent_config(**changes: Any) -> LDMConfig:
         "prediction_type": "v_prediction",
     }
     return LDMConfig(**(settings | changes))
-
-
-def filled(build: Any, *arguments: Any, seed: int = 0, **settings: Any) -> Any:
-    """What `build` makes, all its weights random (none at a start of zero) and none drawn by jax.
-
-    Drawing each of many shapes by jax takes far longer to compile than what is tested here.
-    """
-    rng = np.random.default_rng(seed)
-
-    def leaf(path: tuple[Any, ...], expected: Any) -> Any:
-        if not isinstance(expected, jax.ShapeDtypeStruct):
-            return expected
-        fan_in = int(np.prod(expected.shape[:-1])) if len(expected.shape) > 1 else 100
-        noise = rng.standard_normal(expected.shape) / fan_in**0.5
-        offset = 1.0 if path_name(path).endswith("gamma") else 0.0
-        return jnp.asarray(noise + offset, expected.dtype)
-
-    empty = eqx.filter_eval_shape(build, *arguments, key=jax.random.key(0), **settings)
-    return jax.tree_util.tree_map_with_path(leaf, empty)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from diffusion_eqx.data import (
+    ArrayDataset,
     ImageDataset,
     digits,
     emoji,
@@ -113,3 +114,17 @@ def test_grid_places_images_in_reading_order(tmp_path):
     np.testing.assert_array_equal(grid[4, [1, 5, 9], 0], [191, 255, 255])
     save_picture(tmp_path / "a" / "grid.png", grid, zoom=2)
     assert Image.open(tmp_path / "a" / "grid.png").size == (26, 14)
+
+
+@pytest.mark.parametrize(
+    ("examples", "labels", "message"),
+    [
+        (np.zeros((0, 2)), None, "non-empty"),
+        (np.zeros((3, 2), np.int32), None, "floating-point"),
+        (np.array([[0.0, np.nan]]), None, "not finite"),
+        (np.zeros((3, 2)), np.zeros(2, np.int32), "labels must be 3"),
+    ],
+)
+def test_wrong_examples_are_refused(examples, labels, message):
+    with pytest.raises(ValueError, match=message):
+        ArrayDataset(examples, labels)

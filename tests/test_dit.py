@@ -52,7 +52,7 @@ def small_stack(**changes) -> TransformerStack:
 
 def as_model(model_class, config):
     """A model of random weights; its schedule is the configured one."""
-    model = filled(model_class, config, scale=0.1)
+    model = filled(model_class, config)
     schedule = build_schedule(config.noise_schedule)
     return eqx.tree_at(lambda m: m.denoiser.schedule, model, schedule)
 

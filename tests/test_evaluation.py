@@ -3,7 +3,13 @@ import numpy as np
 import pytest
 
 from diffusion_eqx.data import ImageDataset, digits
-from diffusion_eqx.evaluation import accuracy, frechet_distance, judge, train_classifier
+from diffusion_eqx.evaluation import (
+    accuracy,
+    frechet_distance,
+    judge,
+    peak_signal_to_noise_ratio,
+    train_classifier,
+)
 
 
 def test_frechet_distance_of_gaussians_is_its_closed_form():
@@ -40,3 +46,12 @@ def test_classifier_learns_digits_and_judges_unseen_ones(getkey):
 def test_classifier_needs_labels():
     with pytest.raises(ValueError, match="needs labels"):
         train_classifier(ImageDataset(digits().images), key=jax.random.key(0))
+
+
+def test_peak_signal_to_noise_ratio_is_its_definition():
+    """An error of a tenth of the range is 20 dB."""
+    images = np.linspace(-0.8, 0.8, 60).reshape(1, 10, 6, 1)
+    assert peak_signal_to_noise_ratio(images + 0.2, images) == pytest.approx(20.0)
+    assert peak_signal_to_noise_ratio(images, images) == np.inf
+    with pytest.raises(ValueError, match="shapes"):
+        peak_signal_to_noise_ratio(images, images[:, :5])

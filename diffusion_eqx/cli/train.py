@@ -129,5 +129,6 @@ def _check_fit(options: Train, dataset) -> None:
     if classes is not None and classes != dataset.num_classes:
         raise ValueError(
             f"model.backbone.num_classes is {classes}, but {options.data} has "
-            f"{dataset.num_classes} classes"
+            f"{dataset.num_classes or 'no'} classes: set --model.backbone.num-classes "
+            f"{dataset.num_classes}"
         )

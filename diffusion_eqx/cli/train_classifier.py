@@ -3,11 +3,10 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
-from diffusion_eqx.cli.train import DataName
 from diffusion_eqx.config import NoiseScheduleConfig, NoisyClassifierConfig
 
 
@@ -17,8 +16,8 @@ class TrainClassifier:
 
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
     """The file to write, e.g. classifier.safetensors."""
-    data: DataName = "fashion-mnist"
-    """What to train on."""
+    data: Literal["fashion-mnist", "digits"] = "fashion-mnist"
+    """What to train on: images with classes."""
     data_dir: Path | None = None
     """Where the data set's files are, if not where its package puts them."""
     noise_schedule: NoiseScheduleConfig = dataclasses.field(
