@@ -30,7 +30,7 @@ class Options:
     full: bool = False
     """A larger network and longer training."""
     steps: int | None = None
-    """Training steps; by default 100, or 6000 with --full."""
+    """Training steps; by default 200, or 6000 with --full."""
     judged: int = 100
     """Images that are drawn and judged."""
 
@@ -63,7 +63,7 @@ def main() -> None:
     ]
     save_picture(options.out / "forward.png", image_grid(jnp.concatenate(noisy), 8), zoom=2)
 
-    steps = options.steps or (6000 if options.full else 100)
+    steps = options.steps or (6000 if options.full else 200)
     model = trained(model, ImageDataset(seen), steps=steps, batch_size=32)
     save_model(options.out / "model.safetensors", model, ema=True)
 
