@@ -1,28 +1,26 @@
 """Inpainting: fill a part of an image by replacement of the rest, with RePaint's resampling."""
 
-from typing import Any, ClassVar
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from diffusion_eqx._typing import Batch, BatchKeys, Cond
-from diffusion_eqx.denoiser import AbstractDenoiser
 from diffusion_eqx.samplers.base import (
     AbstractOneStepMethod,
     AbstractSampler,
+    AbstractSamplerWrapper,
     ClippedSampler,
     State,
 )
-from diffusion_eqx.samplers.grid import AbstractGrid, Index
+from diffusion_eqx.samplers.grid import Index
 from diffusion_eqx.samplers.noise import draw
 
 # The role of inpainting's own key among those of `draw`; no step is numbered so high.
 _OWN = 2**31 - 2
 
 
-class InpaintingSampler(AbstractSampler):
+class InpaintingSampler(AbstractSamplerWrapper):
     """Any one-step sampler, made to fill in what the mask marks and to keep the rest exactly.
 
     After each step to time s, what is known of the images replaces what was drawn there, noised to s:
@@ -51,9 +49,6 @@ class InpaintingSampler(AbstractSampler):
     resample: int = eqx.field(static=True, default=1)
     jump: int = eqx.field(static=True, default=1)
 
-    # The wrapped sampler has checked its denoiser.
-    renoises: ClassVar[bool] = True
-
     def __check_init__(self):
         method = self.sampler
         while isinstance(method, ClippedSampler):
@@ -74,31 +69,17 @@ class InpaintingSampler(AbstractSampler):
         if not fits:
             raise ValueError(f"a mask of shape {mask} does not fit images of shape {shape}")
 
-    @property
-    def denoiser(self) -> AbstractDenoiser:
-        """That of the wrapped sampler."""
-        return self.sampler.denoiser
+    def step(self, state: State, index: Index, steps: Index, cond: Cond = None) -> State:
+        """A step of the wrapped sampler and replacement; at the end of a jump, all its repetitions.
 
-    @property
-    def grid(self) -> AbstractGrid:
-        """That of the wrapped sampler."""
-        return self.sampler.grid
-
-    def memory(self, x_t: Batch, index: Index, steps: Index) -> Any:
-        """That of the wrapped sampler: nothing.
-
-        **Raises:** `ValueError` if the images are not one for each example, nor one for all.
+        **Raises:** `ValueError` if images or masks are not one for each example, nor one for all.
         """
         for name, given in (("images", len(self.images)), ("masks", len(self.mask))):
-            if given not in (1, len(x_t)):
+            if given not in (1, len(state.x)):
                 raise ValueError(
-                    f"there are {given} {name}, but {len(x_t)} examples are drawn; give one for each, or "
-                    "one for all"
+                    f"there are {given} {name}, but {len(state.x)} examples are drawn; give one for each, "
+                    "or one for all"
                 )
-        return self.sampler.memory(x_t, index, steps)
-
-    def step(self, state: State, index: Index, steps: Index, cond: Cond = None) -> State:
-        """A step of the wrapped sampler and replacement; at the end of a jump, all its repetitions."""
         index = jnp.asarray(index, jnp.int32)
         own = _fold(_fold(state.keys, _OWN), index)
 

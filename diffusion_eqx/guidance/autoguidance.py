@@ -1,5 +1,7 @@
 """Autoguidance: a model guided by a bad version of itself."""
 
+from typing import ClassVar
+
 from diffusion_eqx._typing import Batch, Cond, PRNGKey, Time
 from diffusion_eqx.denoiser import AbstractDenoiser, Prediction
 from diffusion_eqx.guidance.base import AbstractTwoBranchGuidance
@@ -20,10 +22,7 @@ class Autoguidance(AbstractTwoBranchGuidance):
     guidance_scale: Scale
     interval: tuple[float, float] = (0.0, 1.0)
 
-    @property
-    def exact_pair(self) -> bool:
-        """That of the wrapped denoiser."""
-        return self.denoiser.exact_pair
+    keeps_pair: ClassVar[bool] = True
 
     def __call__(
         self, x_t: Batch, t: Time, cond: Cond = None, *, key: PRNGKey | None = None

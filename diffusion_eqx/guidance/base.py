@@ -9,13 +9,22 @@ from diffusion_eqx.schedules import AbstractSchedule
 
 
 class AbstractWrapper(AbstractDenoiser):
-    """A denoiser that changes another one's prediction."""
+    """A denoiser that changes another one's prediction.
+
+    `keeps_pair`: whether x_t = alpha·x0 + sigma·eps still holds after the change, if it did before.
+    """
 
     # A type checker takes an AbstractVar for an argument of __init__, a ClassVar not.
     if TYPE_CHECKING:
         denoiser: ClassVar[AbstractDenoiser]
     else:
         denoiser: eqx.AbstractVar[AbstractDenoiser]
+    keeps_pair: eqx.AbstractClassVar[bool]
+
+    @property
+    def exact_pair(self) -> bool:
+        """Whether this wrapper and all within it keep the pair."""
+        return self.keeps_pair and self.denoiser.exact_pair
 
     @property
     def schedule(self) -> AbstractSchedule:
@@ -58,10 +67,7 @@ class AbstractLimiter(AbstractWrapper):
     **Raises:** `ValueError` if another limiter stands inside.
     """
 
-    @property
-    def exact_pair(self) -> bool:
-        """That of the wrapped denoiser."""
-        return self.denoiser.exact_pair
+    keeps_pair: ClassVar[bool] = True
 
     def __check_init__(self):
         for inner in inside(self):

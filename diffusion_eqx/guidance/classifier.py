@@ -1,6 +1,7 @@
 """Classifier guidance: the gradient of a noisy classifier moves the prediction."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,10 +28,7 @@ class ClassifierGuidance(AbstractGuidance):
     guidance_scale: Scale
     class_label: int | Int[Array, ""] | Int[Array, " batch"]
 
-    @property
-    def exact_pair(self) -> bool:
-        """That of the wrapped denoiser."""
-        return self.denoiser.exact_pair
+    keeps_pair: ClassVar[bool] = True
 
     def __call__(
         self, x_t: Batch, t: Time, cond: Cond = None, *, key: PRNGKey | None = None

@@ -1,6 +1,7 @@
 """Classifier-free guidance: extrapolate from the unconditional to the conditional prediction."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -35,10 +36,7 @@ class ClassifierFreeGuidance(AbstractTwoBranchGuidance):
     interval: tuple[float, float] = (0.0, 1.0)
     rescale: float = eqx.field(static=True, default=0.0)
 
-    @property
-    def exact_pair(self) -> bool:
-        """That of the wrapped denoiser."""
-        return self.denoiser.exact_pair
+    keeps_pair: ClassVar[bool] = True
 
     def __call__(
         self, x_t: Batch, t: Time, cond: Cond = None, *, key: PRNGKey | None = None
@@ -70,10 +68,8 @@ class CFGPlusPlus(AbstractTwoBranchGuidance):
     guidance_scale: Scale
     unconditional_conditioning: Cond
 
-    @property
-    def exact_pair(self) -> bool:
-        """False: x0 and eps are of different predictions."""
-        return False
+    # x0 and eps are of different predictions.
+    keeps_pair: ClassVar[bool] = False
 
     def __call__(
         self, x_t: Batch, t: Time, cond: Cond = None, *, key: PRNGKey | None = None

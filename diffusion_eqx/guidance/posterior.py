@@ -51,10 +51,7 @@ class AbstractPosteriorGuidance(AbstractGuidance):
     else:
         measurement: eqx.AbstractVar[Measurement]
 
-    @property
-    def exact_pair(self) -> bool:
-        """That of the wrapped denoiser."""
-        return self.denoiser.exact_pair
+    keeps_pair: ClassVar[bool] = True
 
     def __call__(
         self, x_t: Batch, t: Time, cond: Cond = None, *, key: PRNGKey | None = None

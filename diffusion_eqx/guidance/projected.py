@@ -1,5 +1,7 @@
 """Adaptive projected guidance: classifier-free guidance without oversaturation."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -30,10 +32,7 @@ class AdaptiveProjectedGuidance(AbstractTwoBranchGuidance):
     norm_threshold: float = eqx.field(static=True, default=15.0)
     parallel: float = eqx.field(static=True, default=0.0)
 
-    @property
-    def exact_pair(self) -> bool:
-        """That of the wrapped denoiser."""
-        return self.denoiser.exact_pair
+    keeps_pair: ClassVar[bool] = True
 
     def __call__(
         self, x_t: Batch, t: Time, cond: Cond = None, *, key: PRNGKey | None = None

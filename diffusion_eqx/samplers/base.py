@@ -115,7 +115,7 @@ class AbstractOneStepMethod(AbstractMethod):
 
 
 class AbstractSamplerWrapper(AbstractSampler):
-    """Any sampler, walked as it walks; a wrapper changes only what its samples become at the end."""
+    """A sampler around a sampler, which stops at the same times and remembers the same."""
 
     if TYPE_CHECKING:
         sampler: ClassVar[AbstractSampler]
@@ -139,12 +139,16 @@ class AbstractSamplerWrapper(AbstractSampler):
         """That of the wrapped sampler."""
         return self.sampler.memory(x_t, index, steps)
 
+
+class AbstractFinish(AbstractSamplerWrapper):
+    """Any sampler, walked as it walks; what its samples become at the end is the wrapper's."""
+
     def step(self, state: State, index: Index, steps: Index, cond: Cond = None) -> State:
         """A step of the wrapped sampler."""
         return self.sampler.step(state, index, steps, cond)
 
 
-class ClippedSampler(AbstractSamplerWrapper):
+class ClippedSampler(AbstractFinish):
     """Any sampler, its samples clipped to [−1, 1]: for pixels."""
 
     sampler: AbstractSampler
@@ -154,7 +158,7 @@ class ClippedSampler(AbstractSamplerWrapper):
         return jnp.clip(self.sampler.finish(state), -1.0, 1.0)
 
 
-class DecodedSampler(AbstractSamplerWrapper):
+class DecodedSampler(AbstractFinish):
     """Any sampler of latents, its samples decoded: (batch, *latent shape) to (batch, *image shape)."""
 
     sampler: AbstractSampler
