@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -35,6 +35,7 @@ from diffusion_eqx.config import (
     ScoreDiffusionConfig,
     UNetBackboneConfig,
 )
+from diffusion_eqx.config.model import ScorePrediction
 from diffusion_eqx.data import ArrayDataset, ImageDataset, fashion_mnist, image_grid, save_picture
 from diffusion_eqx.evaluation import Classifier, frechet_distance, judge, train_classifier
 from diffusion_eqx.models import DDIMModel, DDPMModel, DiTModel, LDMModel, ScoreDiffusionModel
@@ -100,7 +101,7 @@ def ddpm(data: ImageDataset, effort: float) -> AbstractDiffusionModel:
 
 
 def score(
-    data: ImageDataset, effort: float, prediction: Literal["score", "edm"] = "edm"
+    data: ImageDataset, effort: float, prediction: ScorePrediction = "edm"
 ) -> AbstractDiffusionModel:
     """A U-Net for the score of variance-exploding noise."""
     config = ScoreDiffusionConfig(

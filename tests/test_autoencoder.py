@@ -9,10 +9,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from diffusion_eqx.config import (
-    AutoencoderConfig,
-    DiffusionTrainingConfig,
-)
+from diffusion_eqx.config import AutoencoderConfig, DiffusionTrainingConfig
 from diffusion_eqx.data import digits
 from diffusion_eqx.evaluation import peak_signal_to_noise_ratio
 from diffusion_eqx.models.build import build_autoencoder
