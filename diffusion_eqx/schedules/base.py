@@ -233,7 +233,7 @@ def _as_time(time: Any) -> Float[Array, "..."]:
         )
     _refuse_outside(value, 0.0, 1.0, "time")
     # Half precision has too few digits for a time.
-    return value.astype(jnp.promote_types(value.dtype, jnp.float32))
+    return value.astype(jnp.float32) if value.dtype.itemsize < 4 else value
 
 
 def _refuse_outside(value: Array, low: float, high: float, what: str) -> None:
