@@ -25,7 +25,7 @@ from diffusion_eqx.config import (
     UNetBackboneConfig,
 )
 from diffusion_eqx.data import ImageDataset, digits
-from diffusion_eqx.losses import training_loss
+from diffusion_eqx.losses import drop_cond, training_loss
 from diffusion_eqx.models import DDIMModel, DiTModel, LDMModel, load_model, read_record
 from diffusion_eqx.random_keys import INIT, STEP, role
 from diffusion_eqx.training import (
@@ -109,6 +109,14 @@ def test_gradients_are_clipped(small_config):
     same, _ = update(clipped)
     for a, b in zip(jax.tree.leaves(updates), jax.tree.leaves(same), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-12)
+
+
+def test_label_dropout_drops_whole_labels_at_its_rate(getkey):
+    labels = jnp.arange(10_000) % 7
+    dropped = drop_cond(getkey(), labels, 7, 0.1)
+    changed = np.asarray(dropped != labels)
+    assert np.all(np.asarray(dropped)[changed] == 7)
+    assert changed.mean() == pytest.approx(0.1, abs=0.015)
 
 
 def test_the_random_keys_of_a_step_are_used_once(small_config, getkey):
