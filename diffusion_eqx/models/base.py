@@ -12,8 +12,9 @@ from jaxtyping import Array, Float, Int
 from diffusion_eqx._typing import Batch, Cond, Images, PRNGKey
 from diffusion_eqx.config import ModelConfig
 from diffusion_eqx.denoiser import Denoiser
+from diffusion_eqx.guidance import AbstractGuidance
 from diffusion_eqx.models.conditions import condition
-from diffusion_eqx.models.plan import GuidanceLike, Plan, make_plan
+from diffusion_eqx.models.plan import GuidanceLike, Plan, chosen_guidance, make_plan
 from diffusion_eqx.models.progress import counted
 from diffusion_eqx.samplers import (
     AbstractGrid,
@@ -101,6 +102,13 @@ class AbstractDiffusionModel(eqx.Module):
             noise=noise,
             chosen=numbers,
         )
+
+    def guidance(self, given: GuidanceLike) -> tuple[AbstractGuidance, ...]:
+        """Guidance as `plan` takes it, as values, the innermost first; without the model's own limit of x0.
+
+        **Raises:** `ValueError` as `plan`.
+        """
+        return chosen_guidance(given, self.config, self.denoiser)
 
     def fit_cond(self, count: int, labels: Any, cond: Cond, plan: Plan) -> Cond:
         """The condition of `count` images from labels and further parts; see `sample`.

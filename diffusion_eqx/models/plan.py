@@ -65,7 +65,7 @@ def recommended_sampler(config: SamplerConfig) -> AbstractSampler:
 def chosen_guidance(
     given: GuidanceLike, config: ModelConfig, denoiser: AbstractDenoiser
 ) -> tuple[AbstractGuidance, ...]:
-    """The guidance as values, the innermost first, with the model's own limit outermost.
+    """The guidance as values, the innermost first.
 
     A number is the model's own guidance at that scale: classifier-free, within `config.guidance_interval`. A name is
     looked up, and has that interval too.
@@ -92,8 +92,6 @@ def chosen_guidance(
                 f"{type(one).__name__} needs a model with a condition, and this one is unconditional (its backbone has "
                 "num_classes=None); leave guidance out, or guide it by a classifier or a weaker model"
             )
-    if config.clip_denoised and not any(isinstance(one, AbstractLimiter) for one in several):
-        several = (*several, Clipping())
     return several
 
 
@@ -124,6 +122,8 @@ def make_plan(
     if noise is not None:
         method = dataclasses.replace(method, noise=noise)
     several = chosen_guidance(guidance, config, denoiser)
+    if config.clip_denoised and not any(isinstance(one, AbstractLimiter) for one in several):
+        several = (*several, Clipping())
     method, several = _with_chosen(method, several, chosen)
     total = config.noise_schedule.num_timesteps
     steps = total if steps is None else steps
