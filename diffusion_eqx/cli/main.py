@@ -32,7 +32,7 @@ def main(args: list[str] | None = None) -> None:
             | Annotated[samplers.Samplers, tyro.conf.subcommand("samplers")]
             | Annotated[info.Info, tyro.conf.subcommand("info")],
             prog="diffusion-eqx",
-            description="Diffusion models in Equinox: train, sample, inspect. --version says which release.",
+            description="Diffusion models in Equinox: train, sample, inspect; --version for its release.",
             args=given,
             return_unknown_args=True,
         )

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 class Sample:
     """Draw images from a model file.
 
-    OUT ending in .png is a grid; in .npy, a float array (N, H, W, C) in [−1, 1]; in .gif, an animation of the grid
-    while it is denoised.
+    OUT ending in .png is a grid; in .npy, a float array (N, H, W, C) in [−1, 1]; in .gif, an
+    animation of the grid while it is denoised.
 
-    Every number of the sampler and the guidance is an option by its name, such as --eta 0.5 or --guidance-scale 3;
-    `diffusion-eqx samplers` lists them.
+    Every number of the sampler and the guidance is an option by its name, such as --eta 0.5 or
+    --guidance-scale 3; `diffusion-eqx samplers` lists them.
     """
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -90,7 +90,9 @@ def run(options: Sample, numbers: dict[str, float]) -> None:
         batches = model.sample_batches(options.count, options.sampler, **drawing)
         images = np.concatenate(list(batches))
         if not np.isfinite(images).all():
-            raise ArithmeticError("some images are not finite: the model met numbers it cannot handle")
+            raise ArithmeticError(
+                "some images are not finite: the model met numbers it cannot handle"
+            )
         if options.out.suffix == ".npy":
             options.out.parent.mkdir(parents=True, exist_ok=True)
             np.save(options.out, images)

@@ -13,7 +13,6 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-
 # The one entry of a file's metadata that holds all of it, as JSON.
 _METADATA = "diffusion_eqx"
 
