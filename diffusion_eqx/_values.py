@@ -135,7 +135,7 @@ def as_arrays(tree: ValueT) -> ValueT:
     return jax.tree.map(convert, tree, is_leaf=_is_foreign)
 
 
-def is_known(value: Any, number: float) -> bool:
+def is_known(value: Any, number: float | None) -> bool:
     """Whether a number is known while tracing, and equal to `number`."""
     return isinstance(value, int | float) and value == number
 

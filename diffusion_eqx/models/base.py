@@ -243,7 +243,7 @@ class AbstractDiffusionModel(eqx.Module):
 
     def trajectory(
         self,
-        count: int,
+        count: int | tuple[int, ...],
         sampler: str | AbstractSampler | None = None,
         *,
         every: int,

@@ -95,7 +95,7 @@ def save_model(
     **Raises:** `ValueError` for a model whose class this library cannot build again, or a record
     with other names.
     """
-    kind = model.config.kind
+    kind = getattr(model.config, "kind", "")
     expected = _KINDS.get(kind, (None, None))[1]
     if type(model) is not expected:
         known = ", ".join(sorted(c.__name__ for _, c in _KINDS.values()))

@@ -76,15 +76,15 @@ class DPMSolverPlusPlusSampler(AbstractSampler):
             h0 = safe(t.lam - earlier[0])
             slope = (newest - older[0]) / h0
             results.append(first + 0.5 * s.alpha * decay * h * slope)
-        if self.order == 3:
-            h1 = safe(earlier[0] - earlier[1])
-            curvature = (slope - (older[0] - older[1]) / h1) / safe(t.lam - earlier[1])
-            phi2 = 1.0 - decay / k
-            # For short steps the difference would cancel in float32; there it is −k/6.
-            phi3 = jnp.where(k < 1e-2, k / -6.0, phi2 / k - 0.5)
-            factor = 1.0 if self.published else 2.0
-            change = phi2 * h * (slope + h0 * curvature) - factor * phi3 * h**2 * curvature
-            results.append(first + s.alpha * change)
+            if self.order == 3:
+                h1 = safe(earlier[0] - earlier[1])
+                curvature = (slope - (older[0] - older[1]) / h1) / safe(t.lam - earlier[1])
+                phi2 = 1.0 - decay / k
+                # For short steps the difference would cancel in float32; there it is −k/6.
+                phi3 = jnp.where(k < 1e-2, k / -6.0, phi2 / k - 0.5)
+                factor = 1.0 if self.published else 2.0
+                change = phi2 * h * (slope + h0 * curvature) - factor * phi3 * h**2 * curvature
+                results.append(first + s.alpha * change)
         x = by_order(falling_order(self.order, history.count, state, s), results)
 
         def noisy() -> Array:
