@@ -1,6 +1,10 @@
 """The guide's models, and models as files."""
 
 from diffusion_eqx.models.base import AbstractDiffusionModel as AbstractDiffusionModel
+from diffusion_eqx.models.classifier import NoisyClassifier as NoisyClassifier
+from diffusion_eqx.models.classifier_file import SavedClassifier as SavedClassifier
+from diffusion_eqx.models.classifier_file import load_classifier as load_classifier
+from diffusion_eqx.models.classifier_file import save_classifier as save_classifier
 from diffusion_eqx.models.ddim import DDIMModel as DDIMModel
 from diffusion_eqx.models.ddpm import DDPMModel as DDPMModel
 from diffusion_eqx.models.dit import DiTModel as DiTModel

@@ -6,6 +6,9 @@ from diffusion_eqx.training.autoencoder import measure_scale_factor as measure_s
 from diffusion_eqx.training.autoencoder import train_autoencoder as train_autoencoder
 from diffusion_eqx.training.checkpoint import Checkpoints as Checkpoints
 from diffusion_eqx.training.checkpoint import ResumeError as ResumeError
+from diffusion_eqx.training.classifier import check_labelled as check_labelled
+from diffusion_eqx.training.classifier import fit_classifier as fit_classifier
+from diffusion_eqx.training.classifier import train_noisy_classifier as train_noisy_classifier
 from diffusion_eqx.training.loop import Cadence as Cadence
 from diffusion_eqx.training.loop import TrainingDiverged as TrainingDiverged
 from diffusion_eqx.training.loop import TrainingInterrupted as TrainingInterrupted
