@@ -9,11 +9,11 @@ from diffusion_eqx.models.build import build_backbone as build_backbone
 from diffusion_eqx.models.build import build_denoiser as build_denoiser
 from diffusion_eqx.models.build import build_parameterization as build_parameterization
 from diffusion_eqx.models.build import build_schedule as build_schedule
-from diffusion_eqx.models.conditions import condition as condition
 from diffusion_eqx.models.classifier import NoisyClassifier as NoisyClassifier
 from diffusion_eqx.models.classifier_file import SavedClassifier as SavedClassifier
 from diffusion_eqx.models.classifier_file import load_classifier as load_classifier
 from diffusion_eqx.models.classifier_file import save_classifier as save_classifier
+from diffusion_eqx.models.conditions import condition as condition
 from diffusion_eqx.models.ddim import DDIMModel as DDIMModel
 from diffusion_eqx.models.ddpm import DDPMModel as DDPMModel
 from diffusion_eqx.models.dit import DiTModel as DiTModel
