@@ -305,7 +305,7 @@ def test_a_model_calls_its_network_as_training_does(getkey):
 
 
 def test_ancestral_steps_by_integer_timesteps_are_ddpm(getkey):
-    """T calls of p_sample from the same noise are `sample` by DDPM, which draws by other keys: compare moments."""
+    """The Gaussian of a step is that of Ho et al. (2020, eqs. 6-7), by their own formulas."""
     config = DDPMConfig(
         backbone=UNetBackboneConfig(hidden_dims=(8,), time_embedding_dim=8),
         input_shape=(4, 4, 1),
