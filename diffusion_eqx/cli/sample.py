@@ -115,7 +115,7 @@ def run(options: Sample) -> None:
 
 def _guide(options: Sample, model):
     """The classifier that guides, if one does."""
-    from diffusion_eqx.evaluation import load_classifier
+    from diffusion_eqx.models import load_classifier
 
     if options.guidance != "classifier":
         if options.classifier is not None:

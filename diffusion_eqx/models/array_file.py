@@ -1,5 +1,6 @@
 """The arrays of a PyTree as one safetensors file, with what describes them in its metadata."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
+
+
+# The one entry of a file's metadata that holds all of it, as JSON.
+_METADATA = "diffusion_eqx"
 
 
 class ModelFileError(ValueError):
@@ -29,12 +34,17 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 
 def write_arrays(path: str | Path, arrays: dict[str, jax.Array], metadata: dict[str, str]) -> None:
-    """Write named arrays, atomically; `metadata` has a `format` and its `format_version`."""
+    """Write named arrays, atomically; `metadata` has a `format` and its `format_version`.
+
+    The same arrays and metadata give the same bytes.
+    """
     path = Path(path)
     stored = {name: np.asarray(a) for name, a in arrays.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(safetensors.numpy.save(stored, metadata))
+    # The library writes several entries in an order of chance; one entry has no order.
+    text = json.dumps(metadata, sort_keys=True)
+    partial.write_bytes(safetensors.numpy.save(stored, {_METADATA: text}))
     os.replace(partial, path)
 
 
@@ -51,14 +61,14 @@ def read_arrays(
         raise FileNotFoundError(f"there is no model file {path}")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+            metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
             names = file.keys()
             arrays = {name: file.get_tensor(name) for name in names}
     except safetensors.SafetensorError as error:
         raise ModelFileError(f"{path} is damaged or not a safetensors file: {error}") from error
     if metadata.get("format") != format_name:
         raise ModelFileError(
-            f"{path} is not a {format_name.replace('.', ' ')}: its format is "
+            f"{path} is no {format_name.replace('.', ' ')}: its format is "
             f"{metadata.get('format')!r}, expected {format_name!r}"
         )
     if metadata.get("format_version") != version:
