@@ -2,8 +2,8 @@
 
     import diffusion_eqx as dx
 
-gives every room (`dx.samplers`, `dx.guidance`, `dx.models`, …) and the names of every session. Each is loaded when it
-is first used.
+gives every room (`dx.samplers`, `dx.guidance`, `dx.models`, …) and the names of every session. Each
+is loaded when it is first used.
 """
 
 import importlib

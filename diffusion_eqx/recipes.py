@@ -60,7 +60,8 @@ def _encoded(held: Any, where: str) -> Any:
     if isinstance(held, diffrax.AbstractSolver):
         return {"class": f"diffrax:{type(held).__name__}"}
     raise ValueError(
-        f"{where} holds a {type(held).__name__}, which JSON cannot say; only numbers, texts, and parts made of them "
+        f"{where} holds a {type(held).__name__}, which JSON cannot say; only numbers, texts, "
+        "and parts made of them "
         "can be written down"
     )
 
@@ -77,7 +78,8 @@ def _decoded(held: Any, own: dict[str, type]) -> Any:
     unknown = sorted(fields.keys() - set(_arguments(kind)))
     if unknown and kind.__module__.split(".")[0] != "diffrax":
         raise ValueError(
-            f"{kind.__name__} has no field {unknown[0]!r}; the recipe is of another release, or of another class of "
+            f"{kind.__name__} has no field {unknown[0]!r}; the recipe is of another release, "
+            "or of another class of "
             "that name"
         )
     return kind(**fields)

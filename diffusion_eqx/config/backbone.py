@@ -73,7 +73,8 @@ class UNetBackboneConfig:
 
 
 def unet_for(size: tuple[int, int], channels: int, num_classes: int | None) -> UNetBackboneConfig:
-    """A U-Net of modest size for images of (height, width): halved until at most 8 pixels are left, where it attends.
+    """A U-Net of modest size for images of (height, width): halved until at most 8 pixels are left,
+    where it attends.
 
     It trains on two CPU cores at 28x28 pixels, and has twice the width from 33 pixels on.
     """

@@ -27,8 +27,8 @@ _NEED_SIGNAL = ("epsilon", "score", "edm")
 
 UnitFloat = Annotated[float, Field(ge=0.0, le=1.0)]
 
-# How much noise a pixel has to be told from: the standard deviation of natural images in [−1, 1] is about this
-# (Karras et al. 2022, table 1). Latents are scaled to 1.
+# How much noise a pixel has to be told from: the standard deviation of natural images in [−1, 1] is
+# about this (Karras et al. 2022, table 1). Latents are scaled to 1.
 PIXEL_STD, LATENT_STD = 0.5, 1.0
 
 
@@ -70,8 +70,8 @@ class AbstractModelConfig:
 
     - `loss_type`: the error of a prediction: squared, absolute or Huber.
     - `clip_denoised`: keep predicted clean images in [−1, 1] while sampling.
-    - `guidance_interval`: times (0 clean, 1 noise) between which the model's own guidance acts; outside, its scale is
-      1.
+    - `guidance_interval`: times (0 clean, 1 noise) between which the model's own guidance acts;
+      outside, its scale is 1.
     - `sampler`: how the model is sampled unless told otherwise; None: as is usual for its kind.
     """
 
@@ -134,7 +134,8 @@ class AbstractDiffusionConfig(AbstractModelConfig):
 
     @classmethod
     def for_data(cls, data: Data, **fields: Any) -> Self:
-        """A configuration that fits a data set: its image shape, channels and classes, and a U-Net of modest size.
+        """A configuration that fits a data set: its image shape, channels and classes, and a U-Net
+        of modest size.
 
         `fields` are those of the class and take precedence.
         """
@@ -156,10 +157,10 @@ class AbstractNoiseConfig(AbstractModelConfig):
     **Fields** beyond those of every model:
 
     - `noise_schedule`: configuration of the noise.
-    - `prediction_type`: what the network predicts: the noise, the clean image, v = alpha·eps − sigma·x0, the score, the
-      flow's velocity, or the mixture of Karras et al. (2022).
-    - `sigma_data`: standard deviation of what is denoised, of the prediction `edm`; None: 0.5 for images in [−1, 1], 1
-      for latents.
+    - `prediction_type`: what the network predicts: the noise, the clean image, v = alpha·eps −
+      sigma·x0, the score, the flow's velocity, or the mixture of Karras et al. (2022).
+    - `sigma_data`: standard deviation of what is denoised, of the prediction `edm`; None: 0.5 for
+      images in [−1, 1], 1 for latents.
     """
 
     noise_schedule: NoiseScheduleConfig = field(default_factory=NoiseScheduleConfig)
@@ -171,13 +172,16 @@ class AbstractNoiseConfig(AbstractModelConfig):
         noise, prediction = self.noise_schedule, self.prediction_type
         if noise.signal_vanishes and prediction in _NEED_SIGNAL:
             raise ValueError(
-                f"prediction_type={prediction!r} cannot be used with this noise_schedule: no signal is left at its "
-                "end, where x0 cannot be found from such a prediction; choose 'v_prediction' or 'sample', or "
+                f"prediction_type={prediction!r} cannot be used with this noise_schedule: no "
+                "signal is left at its "
+                "end, where x0 cannot be found from such a prediction; choose 'v_prediction' "
+                "or 'sample', or "
                 "'velocity' with schedule_type='flow'"
             )
         if noise.rescale_zero_terminal_snr and prediction == "velocity":
             raise ValueError(
-                "prediction_type='velocity' cannot be used with rescale_zero_terminal_snr: the signal then vanishes so "
+                "prediction_type='velocity' cannot be used with rescale_zero_terminal_snr: "
+                "the signal then vanishes so "
                 "steeply that the velocity is infinite at t = 1; choose 'v_prediction' or 'sample', or "
                 "schedule_type='flow'"
             )

@@ -1,6 +1,7 @@
 """What readers of other libraries and of tutorials know: thin aliases, all in this one place.
 
-Each says what it stands for. Where a name speaks of integer timesteps, they are 0 … T−1, one for each image.
+Each says what it stands for. Where a name speaks of integer timesteps, they are 0 … T−1, one for
+each image.
 """
 
 from typing import Any, NamedTuple
@@ -99,7 +100,10 @@ class AbstractAliasedModel(AbstractDiffusionModel):
     def forward_diffusion(
         self, x: Batch, timesteps: Timesteps, *, key: PRNGKey
     ) -> tuple[Batch, Batch]:
-        """(x_noisy, noise): `schedule.at_timestep(timesteps).noised(x, noise)` with noise drawn by `key`."""
+        """(x_noisy, noise).
+
+        `schedule.at_timestep(timesteps).noised(x, noise)` with noise drawn by `key`.
+        """
         noise = jax.random.normal(key, x.shape, x.dtype)
         return self.schedule.at_timestep(timesteps).noised(x, noise), noise
 
@@ -122,13 +126,12 @@ class AbstractAliasedModel(AbstractDiffusionModel):
             noise = jax.random.normal(key, x_start.shape, x_start.dtype)
         return self.schedule.at_timestep(t).noised(x_start, noise)
 
-    def p_mean_variance(
-        self, x: Batch, t: Timesteps, labels: Labels | None = None
-    ) -> MeanVariance:
+    def p_mean_variance(self, x: Batch, t: Timesteps, labels: Labels | None = None) -> MeanVariance:
         """The Gaussian of the ancestral step from timesteps t to t − 1, by the unguided denoiser.
 
-        The variance is that of the posterior, or the learnt one. At timestep 0, where it is 0, that of timestep 1
-        stands in for it (Nichol & Dhariwal 2021, section 3.1). x0 is clipped if the configuration says so.
+        The variance is that of the posterior, or the learnt one. At timestep 0, where it is 0, that
+        of timestep 1 stands in for it (Nichol & Dhariwal 2021, section 3.1). x0 is clipped if the
+        configuration says so.
         """
         now, before = self.schedule.at_timestep(t), self.schedule.at(t.astype(float) / self._total)
         predicted = self.denoiser(x, now, labels)

@@ -12,8 +12,9 @@ from jaxtyping import Array, Float, Int
 from diffusion_eqx._typing import Batch, Cond, Images, PRNGKey
 from diffusion_eqx.config import ModelConfig
 from diffusion_eqx.denoiser import Denoiser
+from diffusion_eqx.guidance import AbstractGuidance
 from diffusion_eqx.models.conditions import condition
-from diffusion_eqx.models.plan import GuidanceLike, Plan, make_plan
+from diffusion_eqx.models.plan import GuidanceLike, Plan, chosen_guidance, make_plan
 from diffusion_eqx.models.progress import counted
 from diffusion_eqx.samplers import (
     AbstractGrid,
@@ -29,8 +30,8 @@ from diffusion_eqx.schedules import AbstractSchedule
 class AbstractDiffusionModel(eqx.Module):
     """A configuration, a denoiser, and how samples are encoded and decoded.
 
-    What the model denoises are images, or latents of images, of shape `config.sample_shape`. What it draws are images
-    of `config.input_shape`, in [−1, 1].
+    What the model denoises are images, or latents of images, of shape `config.sample_shape`. What
+    it draws are images of `config.input_shape`, in [−1, 1].
     """
 
     config: eqx.AbstractVar[ModelConfig]
@@ -82,13 +83,15 @@ class AbstractDiffusionModel(eqx.Module):
 
         - `sampler`: a sampler, its name in the catalogue, or None for the model's recommended one.
         - `steps`: None for those recommended with it, or else as many as there are timesteps.
-        - `guidance`: None; a number, which is the model's own guidance at that scale; a name (`cfg`, `cfg++`, `apg`); a
-          guidance; or a tuple of several, the innermost first. A limit of x0 is added outermost if the configuration
-          says `clip_denoised` and the guidance brings none.
+        - `guidance`: None; a number, which is the model's own guidance at that scale; a name
+          (`cfg`, `cfg++`, `apg`); a guidance; or a tuple of several, the innermost first. A limit
+          of x0 is added outermost if the configuration says `clip_denoised` and the guidance brings
+          none.
         - `grid`, `noise`: in place of the sampler's own.
         - `numbers`: of the sampler and the guidance, by name, such as `eta=0.5` or `guidance_scale=3.0`.
 
-        **Raises:** `ValueError` for an unknown name, a number out of range, or parts that do not go together.
+        **Raises:** `ValueError` for an unknown name, a number out of range, or parts that do not go
+        together.
         """
         return make_plan(
             self.config,
@@ -101,6 +104,13 @@ class AbstractDiffusionModel(eqx.Module):
             noise=noise,
             chosen=numbers,
         )
+
+    def guidance(self, given: GuidanceLike) -> tuple[AbstractGuidance, ...]:
+        """Guidance as `plan` takes it, as values, the innermost first; without the model's own limit of x0.
+
+        **Raises:** `ValueError` as `plan`.
+        """
+        return chosen_guidance(given, self.config, self.denoiser)
 
     def fit_cond(self, count: int, labels: Any, cond: Cond, plan: Plan) -> Cond:
         """The condition of `count` images from labels and further parts; see `sample`.
@@ -135,12 +145,10 @@ class AbstractDiffusionModel(eqx.Module):
         - `key`: `jax.random.key(seed)`.
         - the others: see `plan`.
 
-        **Raises:** `ValueError` if something does not fit the model; `ArithmeticError` if an adaptive sampler needs
-        more steps.
+        **Raises:** `ValueError` if something does not fit the model; `ArithmeticError` if an
+        adaptive sampler needs more steps.
         """
-        plan = self.plan(
-            sampler, steps=steps, guidance=guidance, grid=grid, noise=noise, **numbers
-        )
+        plan = self.plan(sampler, steps=steps, guidance=guidance, grid=grid, noise=noise, **numbers)
         number = self._count(count)
         return sample(
             plan.denoiser,
@@ -167,7 +175,8 @@ class AbstractDiffusionModel(eqx.Module):
         key: PRNGKey | None = None,
         **numbers: Any,
     ) -> Images:
-        """Draw one image from each of given standard normal noises, (batch, *sample_shape); otherwise as `sample`.
+        """Draw one image from each of given standard normal noises, (batch, *sample_shape);
+        otherwise as `sample`.
 
         `key`: needed by samplers that draw more noise on the way.
         """
@@ -201,15 +210,13 @@ class AbstractDiffusionModel(eqx.Module):
     ) -> Iterator[np.ndarray]:
         """Draw many images in batches, with progress on a terminal, in bounded memory.
 
-        Yields arrays (at most `batch`, height, width, channels), which together are what `sample` would give. The last
-        batch is drawn whole and cut, so that one program serves all. `first=` goes on where an earlier run ended.
-        The others as `sample`.
+        Yields arrays (at most `batch`, height, width, channels), which together are what `sample`
+        would give. The last batch is drawn whole and cut, so that one program serves all. `first=`
+        goes on where an earlier run ended. The others as `sample`.
 
         **Raises:** `ValueError` as `sample`, before anything is drawn.
         """
-        plan = self.plan(
-            sampler, steps=steps, guidance=guidance, grid=grid, noise=noise, **numbers
-        )
+        plan = self.plan(sampler, steps=steps, guidance=guidance, grid=grid, noise=noise, **numbers)
         if not isinstance(batch, int) or batch < 1:
             raise ValueError(f"batch must be a whole number, at least 1; got {batch}")
         number = self._count(count)
@@ -236,7 +243,7 @@ class AbstractDiffusionModel(eqx.Module):
 
     def trajectory(
         self,
-        count: int,
+        count: int | tuple[int, ...],
         sampler: str | AbstractSampler | None = None,
         *,
         every: int,
@@ -256,9 +263,7 @@ class AbstractDiffusionModel(eqx.Module):
 
         **Raises:** `ValueError` as `sample`, or unless 1 <= every <= steps.
         """
-        plan = self.plan(
-            sampler, steps=steps, guidance=guidance, grid=grid, noise=noise, **numbers
-        )
+        plan = self.plan(sampler, steps=steps, guidance=guidance, grid=grid, noise=noise, **numbers)
         number = self._count(count)
         return trajectory(
             plan.denoiser,
@@ -278,9 +283,9 @@ class AbstractDiffusionModel(eqx.Module):
             count, *rest = count
             if tuple(rest) != self.config.input_shape:
                 raise ValueError(
-                    f"this model draws images of shape {self.config.input_shape}; asked for {tuple(rest)} each"
+                    f"this model draws images of shape {self.config.input_shape}; asked for "
+                    f"{tuple(rest)} each"
                 )
         if not isinstance(count, int) or count < 1:
             raise ValueError(f"count must be a whole number of images, at least 1; got {count}")
         return count
-

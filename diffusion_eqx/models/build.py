@@ -66,7 +66,10 @@ def build_schedule(config: NoiseScheduleConfig) -> AbstractSchedule:
 def build_parameterization(
     prediction_type: PredictionType, *, score_scaling: float = 1.0, data_std: float = 0.5
 ) -> AbstractParameterization:
-    """The parameterization of that name; `data_std` is the standard deviation of what is denoised, for `edm`."""
+    """The parameterization of that name.
+
+    `data_std` is the standard deviation of what is denoised, for `edm`.
+    """
     match prediction_type:
         case "epsilon":
             return EpsilonPrediction()

@@ -20,18 +20,21 @@ def condition(
     - `labels`: None, one label for all, or one for each; `num_classes` itself means "no class".
     - `cond`: None, a bare array of labels, or a dict by name.
 
-    **Raises:** `ValueError` for labels given twice, to a model without classes, or out of range; for names that
-    nothing takes; and for parts of another number than `count`.
+    **Raises:** `ValueError` for labels given twice, to a model without classes, or out of range;
+    for names that nothing takes; and for parts of another number than `count`.
     """
     taken = names_taken(denoiser)
     parts = dict(cond) if isinstance(cond, dict) else {} if cond is None else {"label": cond}
     if labels is not None:
         if "label" in parts:
             raise ValueError("labels are given twice: as labels, and in cond; give them once")
-        wanted = ("label",) * (num_classes is not None) + ("class_label",) * ("class_label" in taken)
+        wanted = ("label",) * (num_classes is not None) + ("class_label",) * (
+            "class_label" in taken
+        )
         if not wanted:
             raise ValueError(
-                "labels are given, but the model is unconditional (its backbone has num_classes=None) and no guidance "
+                "labels are given, but the model is unconditional (its backbone has "
+                "num_classes=None) and no guidance "
                 "takes them; leave labels out"
             )
         parts = {name: labels for name in wanted} | parts
@@ -39,11 +42,12 @@ def condition(
     if unknown:
         known = ", ".join(["label", *taken])
         raise ValueError(
-            f"cond holds {unknown[0]!r}, which neither the network nor the guidance takes; known are {known}"
+            f"cond holds {unknown[0]!r}, which neither the network nor the guidance takes; "
+            f"known are {known}"
         )
     if "label" in parts and num_classes is None:
         raise ValueError(
-            'cond holds "label", but the model is unconditional (its backbone has num_classes=None); leave it out'
+            'cond holds "label", but the model is unconditional (num_classes=None); leave it out'
         )
     for name in ("label", "class_label"):
         if name in parts:

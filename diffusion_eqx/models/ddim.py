@@ -53,7 +53,10 @@ class DDIMModel(AbstractPixelModel):
         iterations: int = 3,
         labels: Labels | None = None,
     ) -> Batch:
-        """`editing.ddim_invert`: the noise from which `ddim_sample(noise=…)` in as many steps returns `images`."""
+        """`editing.ddim_invert`.
+
+        The noise from which `ddim_sample(noise=…)` in as many steps returns `images`.
+        """
         steps = self.config.num_inference_steps if ddim_steps is None else ddim_steps
         return ddim_invert(
             self, images, sampler="ddim", steps=steps, iterations=iterations, labels=labels

@@ -1,7 +1,7 @@
 """A model as one file: safetensors with the configuration in its metadata.
 
-A file restores the very model. Parts that the configuration does not describe, such as a network of your own, are
-named in the file; `load_model` asks for them by name.
+A file restores the very model. Parts that the configuration does not describe, such as a network of
+your own, are named in the file; `load_model` asks for them by name.
 """
 
 import json
@@ -92,15 +92,17 @@ def save_model(
 
     - `record`: {"ema": whether the weights are a moving average, "training": anything JSON can say of it}.
 
-    **Raises:** `ValueError` for a model whose class this library cannot build again, or a record with other names.
+    **Raises:** `ValueError` for a model whose class this library cannot build again, or a record
+    with other names.
     """
-    kind = model.config.kind
+    kind = getattr(model.config, "kind", "")
     expected = _KINDS.get(kind, (None, None))[1]
     if type(model) is not expected:
         known = ", ".join(sorted(c.__name__ for _, c in _KINDS.values()))
         wanted = "no model of this library" if expected is None else expected.__name__
         raise ValueError(
-            f"a {type(model).__name__} with a {type(model.config).__name__} cannot be restored: that configuration is "
+            f"a {type(model).__name__} with a {type(model.config).__name__} cannot be "
+            "restored: that configuration is "
             f"of {wanted}; save a {known}, each with a configuration of its own kind"
         )
     given = {"ema": False, "training": {}} | (record or {})
@@ -121,11 +123,12 @@ def save_model(
 def load_model(path: str | Path, parts: Iterable[Any] = ()) -> AbstractDiffusionModel:
     """Read a model that `save_model` wrote.
 
-    - `parts`: what the model has of your own: a module built as the saved one was (its weights are replaced by the
-      file's), or a class for a schedule or parameterization whose fields are numbers.
+    - `parts`: what the model has of your own: a module built as the saved one was (its weights are
+      replaced by the file's), or a class for a schedule or parameterization whose fields are
+      numbers.
 
-    **Raises:** `FileNotFoundError`; `ModelFileError` if the file is something else, of an unknown version, damaged,
-    lacks arrays, or names parts that are not given.
+    **Raises:** `FileNotFoundError`; `ModelFileError` if the file is something else, of an unknown
+    version, damaged, lacks arrays, or names parts that are not given.
     """
     metadata, arrays = read_arrays(path, FORMAT, FORMAT_VERSION)
     kind = json.loads(metadata["config"]).get("kind")
@@ -165,7 +168,9 @@ def _name_in_files(name: str) -> str:
 
 
 def _own_parts(model: AbstractDiffusionModel) -> dict[str, Any]:
-    """The parts that differ from what the configuration describes, each with what is needed to find it again."""
+    """The parts that differ from what the configuration describes, each with what is needed to find
+    it again.
+    """
     usual = _skeleton(type(model), model.config)
     own = {}
     for place in _PARTS:

@@ -69,7 +69,10 @@ class LDMModel(AbstractAliasedModel):
         return LatentDecoder(eqx.nn.inference_mode(self.autoencoder), self.scale_factor)
 
     def encode(self, images: Images) -> Latents:
-        """Images in [−1, 1] to the latents that are denoised: scale_factor · mean, (batch, *sample_shape)."""
+        """Images in [−1, 1] to the latents that are denoised.
+
+        Scale_factor · mean, (batch, *sample_shape).
+        """
         return self.scale_factor * eqx.nn.inference_mode(self.autoencoder).encode(images)
 
 

@@ -1,4 +1,7 @@
-"""How a model is drawn with: the denoiser as guided, the sampler, the steps and the decoding, in one value."""
+"""How a model is drawn with.
+
+The denoiser as guided, the sampler, the steps and the decoding, in one value.
+"""
 
 import dataclasses
 from typing import Any
@@ -65,10 +68,10 @@ def recommended_sampler(config: SamplerConfig) -> AbstractSampler:
 def chosen_guidance(
     given: GuidanceLike, config: ModelConfig, denoiser: AbstractDenoiser
 ) -> tuple[AbstractGuidance, ...]:
-    """The guidance as values, the innermost first, with the model's own limit outermost.
+    """The guidance as values, the innermost first.
 
-    A number is the model's own guidance at that scale: classifier-free, within `config.guidance_interval`. A name is
-    looked up, and has that interval too.
+    A number is the model's own guidance at that scale: classifier-free, within
+    `config.guidance_interval`. A name is looked up, and has that interval too.
 
     **Raises:** `ValueError` for an unknown name, or guidance by a condition for a model that has none.
     """
@@ -89,11 +92,10 @@ def chosen_guidance(
         )
         if by_condition and denoiser.null is None:
             raise ValueError(
-                f"{type(one).__name__} needs a model with a condition, and this one is unconditional (its backbone has "
+                f"{type(one).__name__} needs a model with a condition, and this one is "
+                "unconditional (its backbone has "
                 "num_classes=None); leave guidance out, or guide it by a classifier or a weaker model"
             )
-    if config.clip_denoised and not any(isinstance(one, AbstractLimiter) for one in several):
-        several = (*several, Clipping())
     return several
 
 
@@ -124,6 +126,8 @@ def make_plan(
     if noise is not None:
         method = dataclasses.replace(method, noise=noise)
     several = chosen_guidance(guidance, config, denoiser)
+    if config.clip_denoised and not any(isinstance(one, AbstractLimiter) for one in several):
+        several = (*several, Clipping())
     method, several = _with_chosen(method, several, chosen)
     total = config.noise_schedule.num_timesteps
     steps = total if steps is None else steps
@@ -145,7 +149,8 @@ def _with_chosen(
     if unknown:
         known = ", ".join([*of_sampler, *of_guidance]) or "none"
         raise ValueError(
-            f"there is no number {unknown[0]!r} here: {type(sampler).__name__} and the guidance have {known}"
+            f"there is no number {unknown[0]!r} here: {type(sampler).__name__} and the "
+            f"guidance have {known}"
         )
     return (
         with_numbers(sampler, {n: v for n, v in chosen.items() if n in of_sampler}),

@@ -15,17 +15,17 @@ from diffusion_eqx.schedules import NoiseLevel
 class DDPMSampler(AbstractSampler):
     """Draws x_s from q(x_s | x_t, x0), with the predicted x0 in place of the true one.
 
-    With r = SNR(t)/SNR(s) (Kingma et al. 2021, eq. 32 ff.; Ho et al. 2020, eqs. 6-7, are the case of neighbouring
-    timesteps):
+    With r = SNR(t)/SNR(s) (Kingma et al. 2021, eq. 32 ff.; Ho et al. 2020, eqs. 6-7, are the case
+    of neighbouring timesteps):
 
         mean      = (alpha_t/alpha_s)·(sigma_s/sigma_t)²·x_t + alpha_s·(1 − r)·x0
         variance  = sigma_s²·(1 − r)   (`small`: that of the posterior)
                   = sigma_t²·(1 − r)   (`large`: that of the forward step, beta_t)
 
     - `temperature`: scale of the noise.
-    - `variance`: `small`, `large`, `learned` or `auto`. `learned` takes a geometric mean of the two, weighed by the
-      network's `variance_fraction` (Nichol & Dhariwal 2021, eq. 15). `auto` is `learned` where the network gives
-      that, else `small`.
+    - `variance`: `small`, `large`, `learned` or `auto`. `learned` takes a geometric mean of the
+      two, weighed by the network's `variance_fraction` (Nichol & Dhariwal 2021, eq. 15). `auto` is
+      `learned` where the network gives that, else `small`.
 
     Any number of steps is allowed; all T of them is the original. Cost: one evaluation a step.
     """
@@ -49,7 +49,8 @@ class DDPMSampler(AbstractSampler):
         if self.variance == "learned" or (self.variance == "auto" and fraction is not None):
             if fraction is None:
                 raise ValueError(
-                    "variance='learned' needs a denoiser with learned_variance=True; this one gives none: choose "
+                    "variance='learned' needs a denoiser with learned_variance=True; this one"
+                    " gives none: choose "
                     "'small' or 'large'"
                 )
             # A power of 0 has no slope, and the last step adds no noise anyway.
@@ -62,7 +63,8 @@ class DDPMSampler(AbstractSampler):
 
 
 def posterior_mean(x: Batch, x0: Batch, t: NoiseLevel, s: NoiseLevel) -> Batch:
-    """The mean of q(x_s | x_t, x0), for examples `x` of level t and a cleaner level s (Kingma et al. 2021, eq. 33).
+    """The mean of q(x_s | x_t, x0), for examples `x` of level t and a cleaner level s (Kingma et
+    al. 2021, eq. 33).
 
     (alpha_t/alpha_s)·(sigma_s/sigma_t)²·x + alpha_s·(1 − SNR(t)/SNR(s))·x0
     """

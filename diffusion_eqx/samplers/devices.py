@@ -19,8 +19,9 @@ def split_over_devices(
 ) -> Any:
     """`function(shared, split)`, compiled, with the examples in `split` divided over all local devices.
 
-    Each device computes its own examples, and nothing passes between them, so results depend on the number of devices
-    only by rounding. Numbers of examples that the devices do not divide are filled up and cut again.
+    Each device computes its own examples, and nothing passes between them, so results depend on the
+    number of devices only by rounding. Numbers of examples that the devices do not divide are
+    filled up and cut again.
 
     - `function`: a module-level function. Whatever of `shared` is no array decides how it is compiled.
     - `split`: arrays whose first axis is that of the examples.
@@ -72,8 +73,8 @@ def _parts(
 def use_all_cores(cores: int | None = None) -> int:
     """Let jax see the CPU as several devices, over which drawing and training then divide each batch.
 
-    XLA runs much of a program on one core; divided, it uses them all. To be called before jax's first computation.
-    Accelerators are not affected.
+    XLA runs much of a program on one core; divided, it uses them all. To be called before jax's
+    first computation. Accelerators are not affected.
 
     - `cores`: how many, by default as many as this process may use.
 
