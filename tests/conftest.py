@@ -23,7 +23,7 @@ _hook = install_import_hook(
             "losses",
             "models",
             "nn",
-            "parameterization",
+            "parameterizations",
             "samplers",
             "schedules",
             "variational",
