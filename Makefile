@@ -29,7 +29,7 @@ CPP_SOURCES = $(shell find cpp_runner -not -path '*/build/*' \( -name '*.cc' -o 
 PATH_WITH_TOOLS = PATH="$(abspath $(BIN)):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-python test-native lint format tidy native bench lock clean distclean
+.PHONY: help demo test test-all test-python test-native lint format tidy native docs docs-figures bench lock clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -66,17 +66,25 @@ tidy: $(STAMPS)/dev $(BIN)/diffusion-sampler ## clang-tidy over the native progr
 
 native: $(BIN)/diffusion-sampler ## build the native program into .venv/bin
 
+docs: $(STAMPS)/docs ## build the documentation site into docs/site, without network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/mkdocs.yml
+	@$(BIN)/python -m tests.pages
+
+docs-figures: $(STAMPS)/runtime ## draw the figures of the documentation's concepts anew
+	$(BIN)/python docs/figures.py
+
 bench: $(STAMPS)/dev $(BIN)/diffusion-sampler ## time sampling of the demo's model in Python and natively
 	@test -f demo/sampler.safetensors || { echo "bench: run make demo first; its model is what is timed" >&2; exit 1; }
 	$(BIN)/python benchmarks/sampling.py demo/model.safetensors demo/sampler.safetensors
 
 lock: $(STAMPS)/dev ## rewrite the exact versions from what is installed now
-	{ echo '# Exact versions of all that `make demo` and `make test` install; rewritten by `make lock`.'; \
+	$(PIP) -e '.[docs]'
+	{ echo '# Exact versions of all that `make demo`, `make test` and `make docs` install; rewritten by `make lock`.'; \
 	$(BIN)/python -m pip freeze --exclude-editable --all | sed -E 's/\+cpu$$//' \
 	| grep -vE '^(pip|setuptools|wheel)==|@' ; } > $(CONSTRAINTS)
 
 clean: ## delete what was built
-	rm -rf cpp_runner/build demo
+	rm -rf cpp_runner/build docs/site demo
 
 distclean: clean ## delete the environment too
 	rm -rf $(VENV)
@@ -94,6 +102,10 @@ $(STAMPS)/runtime: $(STAMPS)/venv pyproject.toml $(wildcard .setup/constraints-*
 
 $(STAMPS)/dev: $(STAMPS)/runtime
 	$(PIP) -e '.[native,dev,peers]'
+	@touch $@
+
+$(STAMPS)/docs: $(STAMPS)/runtime
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 $(STAMPS)/data: $(STAMPS)/venv
