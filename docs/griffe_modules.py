@@ -1,7 +1,8 @@
 """Shows the arguments of Equinox modules in the reference.
 
-An `equinox.Module` is a dataclass without the decorator, and reading the source alone does not tell. Here every
-class of ours whose bases lead to `equinox.Module` gets the `__init__` that its fields, own and inherited, make.
+An `equinox.Module` is a dataclass without the decorator, which reading the source alone does not tell. Here
+every class of ours whose bases lead to `equinox.Module` gets the `__init__` that its fields make, own and
+inherited.
 """
 
 from typing import Any
@@ -50,20 +51,23 @@ def _init(class_: griffe.Class) -> griffe.Function:
     for parent in _lineage(class_):
         for name, member in parent.members.items():
             # A class variable is no field; griffe says so by a label.
-            if isinstance(member, griffe.Attribute) and "instance-attribute" in member.labels:
-                if not str(member.annotation).startswith(("eqx.AbstractVar", "eqx.AbstractClassVar")):
-                    fields[name] = _parameter(name, member)
+            held = isinstance(member, griffe.Attribute) and "instance-attribute" in member.labels
+            if held and not str(member.annotation).startswith("eqx.Abstract"):
+                fields[name] = _parameter(name, member)
     kind = griffe.ParameterKind
     ordered = [p for p in fields.values() if p.kind is not kind.keyword_only]
     ordered += [p for p in fields.values() if p.kind is kind.keyword_only]
     itself = griffe.Parameter("self", kind=kind.positional_or_keyword)
     return griffe.Function(
-        "__init__", parameters=griffe.Parameters(itself, *ordered), parent=class_, lineno=class_.lineno
+        "__init__",
+        parameters=griffe.Parameters(itself, *ordered),
+        parent=class_,
+        lineno=class_.lineno,
     )
 
 
 def _parameter(name: str, field: griffe.Attribute) -> griffe.Parameter:
-    """A field as an argument: its default is its value, or what `number(…)`, `real(…)` or `eqx.field(…)` say."""
+    """A field as an argument, its default taken from `number(…)`, `real(…)` or `eqx.field(…)`."""
     default, kind = field.value, griffe.ParameterKind.positional_or_keyword
     if isinstance(default, griffe.ExprCall) and str(default.function).split(".")[-1] in _DECLARING:
         named = {a.name: a.value for a in default.arguments if isinstance(a, griffe.ExprKeyword)}

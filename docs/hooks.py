@@ -1,7 +1,8 @@
 """What MkDocs runs while it builds: it adds the pages that are not written by hand.
 
-There is one page of reference for each room, read off the room's face, and the artifact's format. A room's `__init__`, or its single file, holds the names that users may import. The pages are made from
-these names, so that a name on a face cannot be missing from the site, and nothing else is shown.
+These are the artifact's format, and one page of reference for each room. Such a page is made from the room's
+face: the names that its `__init__`, or its single file, holds for users. So no such name can be missing, and
+nothing else is shown.
 """
 
 from pathlib import Path
@@ -13,10 +14,26 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"diffusion_eqx": ROOT, "diffusion_eqx_export": ROOT / "export"}
 # In order of dependence; a room that is not named here comes last.
-ORDER = (
-    "config schedules parameterizations nn denoiser exact guidance samplers losses editing data models "
-    "training distillation evaluation testing"
-).split()
+ORDER = [
+    "config",
+    "schedules",
+    "parameterizations",
+    "nn",
+    "denoiser",
+    "exact",
+    "guidance",
+    "samplers",
+]
+ORDER += [
+    "losses",
+    "editing",
+    "data",
+    "models",
+    "training",
+    "distillation",
+    "evaluation",
+    "testing",
+]
 
 
 def names_on(room: griffe.Module) -> list[str]:
@@ -43,7 +60,9 @@ def rooms_of(package: griffe.Module) -> list[griffe.Module]:
         return [package]
     modules = (member for member in package.members.values() if not member.is_alias)
     rooms = [module for module in modules if module.is_module and not module.name.startswith("_")]
-    return sorted(rooms, key=lambda m: (ORDER.index(m.name) if m.name in ORDER else len(ORDER), m.name))
+    return sorted(
+        rooms, key=lambda m: (ORDER.index(m.name) if m.name in ORDER else len(ORDER), m.name)
+    )
 
 
 def pages() -> dict[str, str]:
@@ -53,7 +72,9 @@ def pages() -> dict[str, str]:
     for package in PACKAGES:
         for room in rooms_of(loader.load(package)):
             if names := names_on(room):
-                made[f"reference/{room.path.removeprefix('diffusion_eqx.')}.md"] = page(room.path, names)
+                made[f"reference/{room.path.removeprefix('diffusion_eqx.')}.md"] = page(
+                    room.path, names
+                )
     return made
 
 

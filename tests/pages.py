@@ -1,8 +1,8 @@
 """The code blocks of README and of the documentation's pages, and how one page is run.
 
 A page is run from top to bottom in one process, in a folder of its own: its `python` blocks share one
-namespace, its `sh` blocks the folder. A comment in the page, `<!-- needs: model -->`, says which of the files
-that `prepared` makes the folder must hold before; nothing can be left out.
+namespace, its `sh` blocks the folder. A comment in the page, `<!-- needs: model -->`, says which files of
+`prepared` the folder must hold before; nothing can be left out.
 
     python -m tests.pages              how many pages and blocks there are
     python -m tests.pages run PAGE     run one page in the folder where one stands
@@ -37,17 +37,13 @@ class Page:
     """One Markdown file with the blocks that are run."""
 
     path: Path
+    name: str
     blocks: tuple[Block, ...]
     needs: frozenset[str]
 
-    @property
-    def name(self) -> str:
-        """The page's path from the root of the repository."""
-        return str(self.path.relative_to(ROOT))
 
-
-def read(path: Path) -> Page:
-    """Take a page apart.
+def read(path: Path, *, root: Path = ROOT, run: tuple[str, ...] = RUN) -> Page:
+    """Take a page apart. It is named from `root`; its blocks are those in the languages `run`.
 
     Raises:
         ValueError: a fence opens without closing, or a block is of a language that nothing here runs.
@@ -58,12 +54,16 @@ def read(path: Path) -> Page:
         language, content = found.groups()
         line = text.count("\n", 0, found.start(2)) + 1
         if language not in RUN + PLAIN:
-            raise ValueError(f"{path}:{line}: {language!r} is run by no test; write one of {RUN + PLAIN}")
+            raise ValueError(
+                f"{path}:{line}: {language!r} is run by no test; write one of {RUN + PLAIN}"
+            )
         blocks.append(Block(language, content, line))
     if len(re.findall(r"^\s*```", text, re.MULTILINE)) != 2 * len(blocks):
         raise ValueError(f"{path}: a fence (```) opens or closes without its other half")
     needs = {word for line in NEEDS.findall(text) for word in re.split("[, ]+", line)}
-    return Page(path, tuple(block for block in blocks if block.language in RUN), frozenset(needs))
+    chosen = tuple(block for block in blocks if block.language in run)
+    name = str(path.relative_to(root)) if path.is_relative_to(root) else path.name
+    return Page(path, name, chosen, frozenset(needs))
 
 
 def every_page() -> list[Page]:
@@ -94,8 +94,8 @@ def run(page: Page) -> None:
 def environment(folder: Path) -> dict[str, str]:
     """The environment in which a page is run: our commands first; `make` says what it would do.
 
-    The targets of the Makefile are what runs these tests, so a page's `make demo` is only looked up: it fails if
-    there is no such target.
+    The targets of the Makefile are what runs these tests, so a page's `make demo` is only looked up. It fails
+    if there is no such target.
     """
     tools = folder / ".tools"
     tools.mkdir()
@@ -104,7 +104,9 @@ def environment(folder: Path) -> dict[str, str]:
     make.chmod(0o755)
     path = f"{tools}:{Path(sys.executable).parent}:/usr/bin:/bin"
     python = f"{ROOT}:{ROOT / 'export'}"
-    inherited = {k: v for k, v in os.environ.items() if k in ("HOME", "LANG", "XLA_FLAGS", "TMPDIR")}
+    inherited = {
+        k: v for k, v in os.environ.items() if k in ("HOME", "LANG", "XLA_FLAGS", "TMPDIR")
+    }
     return {**inherited, "PATH": path, "PYTHONPATH": python, "MPLBACKEND": "Agg"}
 
 
@@ -118,7 +120,9 @@ def main(arguments: list[str]) -> None:
         counts = [sum(block.language == language for block in page.blocks) for language in RUN]
         print(f"{page.name:45}{counts[0]:4} python{counts[1]:4} sh")
     blocks = sum(len(page.blocks) for page in pages)
-    print(f"{len(pages)} pages, {blocks} code blocks; tests/test_documentation.py runs each of them")
+    print(
+        f"{len(pages)} pages, {blocks} code blocks; tests/test_documentation.py runs each of them"
+    )
 
 
 if __name__ == "__main__":
