@@ -1,8 +1,8 @@
 """What MkDocs runs while it builds: it adds the pages that are not written by hand.
 
-These are the artifact's format, and one page of reference for each room. Such a page is made from the room's
-face: the names that its `__init__`, or its single file, holds for users. So no such name can be missing, and
-nothing else is shown.
+These are the artifact's format, and one page of reference for each room. Such a page is made from the
+room's face: the names that its `__init__`, or its single file, holds for users. So no such name can be
+missing, and nothing else is shown.
 """
 
 from pathlib import Path

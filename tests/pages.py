@@ -94,8 +94,8 @@ def run(page: Page) -> None:
 def environment(folder: Path) -> dict[str, str]:
     """The environment in which a page is run: our commands first; `make` says what it would do.
 
-    The targets of the Makefile are what runs these tests, so a page's `make demo` is only looked up. It fails
-    if there is no such target.
+    The targets of the Makefile are what runs these tests, so a page's `make demo` is only looked up, and
+    fails if there is no such target.
     """
     tools = folder / ".tools"
     tools.mkdir()
