@@ -22,7 +22,7 @@ def model(folder: Path) -> None:
         prediction_type="v_prediction",
         num_inference_steps=10,
     )
-    training = dx.config.TrainingConfig(steps=40, batch_size=64, warmup_steps=5)
+    training = dx.config.TrainingConfig(steps=40, batch_size=64)
     trained = dx.train(dx.models.DDIMModel(config, key=jax.random.key(0)), data, training)
     (folder / "demo").mkdir(parents=True)
     dx.save_model(folder / "demo" / "model.safetensors", trained)
