@@ -70,8 +70,9 @@ docs: $(STAMPS)/docs ## build the documentation site into docs/site, without net
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/mkdocs.yml
 	@$(BIN)/python -m tests.pages
 
-docs-figures: $(STAMPS)/runtime ## draw the figures of the documentation's concepts anew
+docs-figures: $(STAMPS)/runtime ## make the documentation's figures and tables anew
 	$(BIN)/python docs/figures.py
+	$(BIN)/python docs/tables.py
 
 bench: $(STAMPS)/dev $(BIN)/diffusion-sampler ## time sampling of the demo's model in Python and natively
 	@test -f demo/sampler.safetensors || { echo "bench: run make demo first; its model is what is timed" >&2; exit 1; }
