@@ -1,7 +1,7 @@
 """Writes the tables of docs/pages/samplers.md from what the library says of itself: `make docs-figures`.
 
-The tables stand between `<!-- made: NAME -->` and `<!-- end -->`. Nobody edits them by hand, so a page cannot
-say of a sampler what its class does not say.
+The tables stand between `<!-- made: NAME -->` and `<!-- end -->`. Nobody edits them by hand, so a page says
+of a sampler what its class says.
 """
 
 import re
