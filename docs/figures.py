@@ -26,7 +26,7 @@ STYLE = {
     "axes.spines.top": False,
     "font.size": 9,
     "legend.frameon": False,
-    "savefig.dpi": 120,
+    "savefig.dpi": 100,
     # The same figure is the same file: no date, no random names within.
     "svg.hashsalt": "diffusion_eqx",
 }
@@ -106,7 +106,7 @@ def sampler() -> None:
     data = dx.exact.GaussianMixtureDenoiser(
         jnp.array([0.35, 0.65]), jnp.array([[-1.6], [1.0]]), jnp.array([0.15, 0.25]), COSINE
     )
-    steps, count = 80, 60
+    steps, count = 60, 40
     _, axes = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
     methods = {"DDIM, eta = 0": dx.samplers.DDIMSampler(), "DDPM": dx.samplers.DDPMSampler()}
     for panel, (name, method) in zip(axes, methods.items(), strict=True):
@@ -130,9 +130,9 @@ def grid() -> None:
         "LogSNR": dx.samplers.LogSNRGrid(),
         "Focused": dx.samplers.FocusedGrid(),
     }
-    _, (upper, lower) = plt.subplots(2, 1, figsize=(8, 5))
+    _, (upper, lower) = plt.subplots(2, 1, figsize=(8, 5), layout="constrained")
     for row, (name, kind) in enumerate(grids.items()):
-        levels = kind(COSINE, jnp.arange(11), 10)
+        levels = kind(COSINE, jnp.arange(11), jnp.array(10))
         upper.plot(levels.time, np.full(11, row), "o", markersize=5, label=name)
         noisy = ~levels.clean
         lower.plot(levels.log_snr[noisy], np.full(int(noisy.sum()), row), "o", markersize=5)
