@@ -167,7 +167,11 @@ def test_the_site_builds_strictly_and_fetches_nothing(tmp_path):
         [*command, "-f", str(ROOT / "docs" / "mkdocs.yml")],
         capture_output=True,
         text=True,
-        env={"PATH": "/usr/bin:/bin", "NO_MKDOCS_2_WARNING": "1"},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'export'}",
+            "NO_MKDOCS_2_WARNING": "1",
+        },
     )
     assert done.returncode == 0, done.stderr
     for page in tmp_path.rglob("*.html"):
