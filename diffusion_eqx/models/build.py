@@ -37,11 +37,12 @@ from diffusion_eqx.schedules import (
 def build_schedule(config: NoiseScheduleConfig) -> AbstractSchedule:
     """The schedule that a configuration describes."""
     total = config.num_timesteps
+    first, last = config.betas
     match config.schedule_type:
         case "flow":
             return FlowSchedule(num_timesteps=total)
         case "vp":
-            return VPSchedule(config.beta_start * total, config.beta_end * total, total)
+            return VPSchedule(first * total, last * total, total)
         case "ve":
             return VESchedule(config.sigma_min, config.sigma_max, total)
         case "edm":
@@ -49,11 +50,11 @@ def build_schedule(config: NoiseScheduleConfig) -> AbstractSchedule:
         case "cosine":
             betas = cosine_betas(total)
         case "linear":
-            betas = linear_betas(total, config.beta_start, config.beta_end)
+            betas = linear_betas(total, first, last)
         case "scaled_linear":
-            betas = scaled_linear_betas(total, config.beta_start, config.beta_end)
+            betas = scaled_linear_betas(total, first, last)
         case "sigmoid":
-            betas = sigmoid_betas(total, config.beta_start, config.beta_end)
+            betas = sigmoid_betas(total, first, last)
     return DiscreteSchedule(
         rescale_zero_terminal_snr(betas) if config.rescale_zero_terminal_snr else betas
     )

@@ -12,16 +12,18 @@ network that learns the variance gives the fraction f of log v = (1 − f)·log 
 (Nichol & Dhariwal 2021, eq. 15).
 """
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Batch, Cond, PRNGKey, Scalar, Time
+from diffusion_eqx._typing import Batch, Cond, PRNGKey, Scalar
 from diffusion_eqx.denoiser import Backbone, Denoiser, Prediction
-from diffusion_eqx.losses import DenoisingLoss
-from diffusion_eqx.schedules import AbstractSchedule, like
+from diffusion_eqx.losses.denoising import DenoisingLoss, no_network
+from diffusion_eqx.schedules import AbstractSchedule, NoiseLevel, over
 
 # Half the distance of two of 256 grey levels in [−1, 1].
 _HALF_BIN = 1.0 / 255.0
@@ -40,70 +42,66 @@ class HybridLoss(eqx.Module):
     vlb_weight: float = eqx.field(static=True, default=1e-3)
 
     def __check_init__(self):
-        if self.simple.schedule.num_timesteps < 2:
+        if self.simple.shell.schedule.num_timesteps < 2:
             raise ValueError("learning the variance needs a schedule of at least two timesteps")
 
-    def __call__(self, backbone: Backbone, x0: Batch, cond: Cond = None, *, key: PRNGKey) -> Scalar:
-        """The loss of a batch of clean examples in [−1, 1], from one evaluation of the backbone."""
+    def __call__(self, network: Backbone, x0: Batch, cond: Cond = None, *, key: PRNGKey) -> Scalar:
+        """The loss of a batch of clean examples in [−1, 1], from one evaluation of the network."""
         key_noised, key_network = jax.random.split(key)
         noised = self.simple.noised(x0, cond, key=key_noised)
-        output = self.simple.output(backbone, noised, key=key_network)
+        output = self.simple.output(network, noised, key=key_network)
         mean, variance = jnp.split(output, 2, axis=-1)
-        frozen = _Given(jnp.concatenate([jax.lax.stop_gradient(mean), variance], axis=-1))
-        schedule = self.simple.schedule
-        denoiser = Denoiser(frozen, schedule, self.simple.parameterization, learned_variance=True)
-        terms = bound_terms(schedule, x0, noised.t, denoiser(noised.x_t, noised.t))
+        frozen = jnp.concatenate([jax.lax.stop_gradient(mean), variance], axis=-1)
+        shell = self.simple.shell
+        schedule = shell.schedule
+        denoiser = Denoiser(
+            no_network, schedule, shell.parameterization, shell.null, learned_variance=True
+        )
+        predicted = denoiser.prediction(noised.x, noised.level, frozen)
         # The mean over timesteps times their number estimates the sum over them.
-        bound = schedule.num_timesteps * jnp.mean(terms)
+        bound = schedule.num_timesteps * jnp.mean(
+            bound_terms(schedule, x0, noised.level, predicted)
+        )
         return self.simple.of_output(mean, x0, noised) + self.vlb_weight * bound
 
 
-class _Given(eqx.Module):
-    """A backbone whose output is known."""
-
-    output: Array
-
-    def __call__(self, x: Batch, c_noise: Time, cond: Cond, *, key: PRNGKey | None) -> Array:
-        return self.output
-
-
 def bound_terms(
-    schedule: AbstractSchedule, x0: Batch, t: Float[Array, " batch"], predicted: Prediction
+    schedule: AbstractSchedule, x0: Batch, level: NoiseLevel, predicted: Prediction
 ) -> Float[Array, " batch"]:
-    """The term of the bound that belongs to time t, in bits per dimension: (batch,).
+    """The term of the bound that belongs to a level, in bits per dimension: (batch,).
 
-    `predicted`: of the examples noised to t, with its `variance_fraction` f. With D = log v_max − log v_min
-    and e the error of the predicted x0,
+    `level`: of shape (batch,), at timesteps. `predicted`: of the examples noised to it, with its
+    `variance_fraction` f. With D = log v_max − log v_min and e the error of the predicted x0,
 
-        KL = (f·D + exp(−f·D) − 1 + (SNR(s) − SNR(t))·e²·exp(−f·D)) / 2
+        KL = (f·D + exp(−f·D) − 1 + (SNR(s) − SNR(t))·e²·exp(−f·D))/2
 
-    and at the first timestep t = 1/T, −log p(x0|x_t) of pixels in 256 levels.
+    and at the first timestep t = 1/T, −log p(x0 | x) of pixels in 256 levels.
 
     **Raises:** `ValueError` if the prediction has no variance.
     """
     fraction = predicted.variance_fraction
     if fraction is None:
         raise ValueError(
-            "the variational bound needs a prediction of the variance: a Denoiser with "
-            "learned_variance=True"
+            "the variational bound needs a prediction of the variance: a Denoiser with learned_variance=True"
         )
     step = 1.0 / schedule.num_timesteps
-    first = t < 1.5 * step
+    first = level.time < 1.5 * step
     # v_min vanishes at the first timestep; that of the second stands in for it, as in the paper.
-    later = jnp.where(first, 2.0 * step, t)
-    log_min, log_max = _log_variances(schedule, later, later - step)
-    span = like(log_max - log_min, x0)
+    later = schedule.at(jnp.where(first, 2.0 * step, level.time))
+    before = schedule.at(jnp.where(first, step, level.time - step))
+    log_min, log_max = _log_variances(later, before)
+    span = over(log_max - log_min, x0)
     excess = fraction * span
-    gain = -jnp.expm1(schedule.log_snr(later) - schedule.log_snr(later - step))
-    gain = gain * jnp.exp(schedule.log_snr(later - step))
+    gain = -jnp.expm1(later.log_snr - before.log_snr) * jnp.exp(before.log_snr)
     shrink = jnp.exp(-excess)
-    divergence = 0.5 * (excess + shrink - 1.0 + like(gain, x0) * (predicted.x0 - x0) ** 2 * shrink)
-    _, log_first = _log_variances(schedule, jnp.full_like(t, step), jnp.zeros_like(t))
-    log_variance = (1.0 - fraction) * like(log_min, x0) + fraction * like(log_first, x0)
+    divergence = 0.5 * (excess + shrink - 1.0 + over(gain, x0) * (predicted.x0 - x0) ** 2 * shrink)
+    least = schedule.at(jnp.full_like(level.time, step))
+    log_first = 2.0 * jnp.log(least.sigma)
+    log_variance = (1.0 - fraction) * over(log_min, x0) + fraction * over(log_first, x0)
     likelihood = discretized_log_likelihood(x0, predicted.x0, 0.5 * log_variance)
     axes = range(1, x0.ndim)
     nats = jnp.where(first, -likelihood.mean(axis=axes), divergence.mean(axis=axes))
-    return nats / jnp.log(2.0)
+    return nats / math.log(2.0)
 
 
 def discretized_log_likelihood(x: Batch, mean: Batch, log_std: Batch) -> Batch:
@@ -125,10 +123,7 @@ def discretized_log_likelihood(x: Batch, mean: Batch, log_std: Batch) -> Batch:
     return jnp.where(x < -0.999, lowest, jnp.where(x > 0.999, highest, inside))
 
 
-def _log_variances(schedule: AbstractSchedule, t: Time, s: Time) -> tuple[Time, Time]:
-    """log v_min and log v_max of the step from t to s."""
-    log_rest = jnp.log(-jnp.expm1(schedule.log_snr(t) - schedule.log_snr(s)))
-    return (
-        2.0 * jnp.log(schedule.sigma(s)) + log_rest,
-        2.0 * jnp.log(schedule.sigma(t)) + log_rest,
-    )
+def _log_variances(t: NoiseLevel, s: NoiseLevel) -> tuple[Array, Array]:
+    """log v_min and log v_max of the step from level t to s."""
+    log_rest = jnp.log(-jnp.expm1(t.log_snr - s.log_snr))
+    return 2.0 * jnp.log(s.sigma) + log_rest, 2.0 * jnp.log(t.sigma) + log_rest
