@@ -110,7 +110,7 @@ def sampler() -> None:
     _, axes = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
     methods = {"DDIM, eta = 0": dx.samplers.DDIMSampler(), "DDPM": dx.samplers.DDPMSampler()}
     for panel, (name, method) in zip(axes, methods.items(), strict=True):
-        paths = dx.trajectory(
+        paths = dx.samplers.trajectory(
             data, method, (1,), count=count, steps=steps, every=1, key=jax.random.key(3)
         )
         paths = np.asarray(paths)[:, :, 0]
