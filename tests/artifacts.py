@@ -3,6 +3,7 @@
 import functools
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -52,14 +53,17 @@ def folder() -> TemporaryDirectory:
     return TemporaryDirectory(prefix="artifact-")
 
 
+def export_tiny(path: Path, **options: Any) -> Path:
+    """Write an artifact of `tiny_saved_model` with programs for one image on CPUs."""
+    options = {"platforms": ("cpu",), "batch_sizes": (1,), "steps": 10, **options}
+    export_sampler(tiny_saved_model(), path, sampler="ddim", **options)
+    return path
+
+
 @functools.cache
 def tiny_artifact() -> Path:
-    """An artifact of `tiny_saved_model` with programs for one image on CPUs."""
-    path = Path(folder().name) / "tiny.safetensors"
-    export_sampler(
-        tiny_saved_model(), path, sampler="ddim", platforms=("cpu",), batch_sizes=(1,), steps=10
-    )
-    return path
+    """The same, made once."""
+    return export_tiny(Path(folder().name) / "tiny.safetensors")
 
 
 @functools.cache

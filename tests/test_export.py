@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors
-from diffusion_eqx_export import ArtifactError, export_sampler, read_artifact, verify
+from diffusion_eqx_export import ArtifactError, NotExportable, export_sampler, read_artifact, verify
 from diffusion_eqx_export.container import ALIGNMENT, write_container
-from diffusion_eqx_export.lowering import NotExportable, lower
+from diffusion_eqx_export.lowering import lower
 
 from diffusion_eqx.models import save_model
 from tests.artifacts import small_artifact, small_saved_model

@@ -17,12 +17,10 @@ from diffusion_eqx.models import SavedModel
 from diffusion_eqx.models.base import Guidance
 from diffusion_eqx.models.files import model_arrays
 from diffusion_eqx.samplers import AbstractSampler, BrownianNoise, find_sampler, sample
-from diffusion_eqx_export.container import dtype_name, write_container
+from diffusion_eqx_export.container import FORMAT, FORMAT_VERSION, dtype_name, write_container
 from diffusion_eqx_export.lowering import PLATFORMS, STABLEHLO_VERSION
 from diffusion_eqx_export.programs import Argument, Program, SamplerPrograms
-
-FORMAT = "diffusion_eqx.sampler"
-FORMAT_VERSION = "1"
+from diffusion_eqx_export.settings import cpu_device, pinned, seed_key, to_32_bits
 
 _REFERENCE_STEPS = 10
 _REFERENCE_SEED = 7
@@ -51,17 +49,51 @@ def export_sampler(
     anyway. `brownian`: the noise of one path for all numbers of steps. `platforms`: any of cpu, cuda, rocm,
     tpu; `batch_sizes`: the numbers of images for which programs are made.
 
-    **Raises:** `ValueError` for unknown names or values out of range; `NotExportable` if the sampler calls
-    back into Python or a library.
+    The file does not depend on the settings of JAX in the environment: see `settings.pinned`.
+
+    **Raises:** `ValueError` for names that are unknown and values out of range; `NotExportable` if a
+    native plugin could not run the programs, or if JAX has no CPU backend here.
     """
+    model = to_32_bits(saved.model)
+    with pinned():
+        _export(
+            saved._replace(model=model),
+            Path(path),
+            sampler=sampler,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            guidance=guidance,
+            grid=grid,
+            brownian=brownian,
+            platforms=platforms,
+            batch_sizes=batch_sizes,
+            parameters=parameters,
+        )
+
+
+def _export(
+    saved: SavedModel,
+    path: Path,
+    *,
+    sampler: str,
+    steps: int,
+    guidance_scale: float | None,
+    guidance: Guidance,
+    grid: str | None,
+    brownian: bool,
+    platforms: Sequence[str],
+    batch_sizes: Sequence[int],
+    parameters: dict[str, float],
+) -> None:
     model, ema, training = saved
     _check(platforms, batch_sizes)
+    cpu = cpu_device()
     guided = guidance_scale is not None and model.num_classes is not None
     described = _parameters(
         total_steps=model.config.noise_schedule.num_timesteps,
         steps=steps,
         guidance_scale=guidance_scale if guided else None,
-        own={**find_sampler(sampler).parameters, **parameters},
+        own=_own_parameters(sampler, parameters),
     )
     arrays, static = eqx.partition(model, eqx.is_array)
     treedef = jax.tree.structure(arrays)
@@ -114,6 +146,7 @@ def export_sampler(
         model.config.sample_shape,
         labels,
         reference_steps,
+        cpu=cpu,
         # Where a step is accepted or not by a hair, devices part, as far as the solver's own error goes.
         tolerance=5e-2 if adaptive else 5e-5,
     )
@@ -167,6 +200,18 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "churn": (0.0, 1000.0, "noise added before each step, over all steps"),
     "snr": (0.0, 1.0, "how far the corrector moves"),
 }
+
+
+def _own_parameters(sampler: str, given: dict[str, float]) -> dict[str, float]:
+    """The run-time numbers of a sampler, with the defaults that were given."""
+    own = find_sampler(sampler).parameters
+    unknown = sorted(given.keys() - own.keys())
+    if unknown:
+        allowed = ", ".join(["steps", "guidance_scale", *own])
+        raise ValueError(
+            f"{', '.join(unknown)}: the sampler {sampler} has no such number; it has {allowed}"
+        )
+    return {**own, **given}
 
 
 def _parameters(
@@ -229,13 +274,13 @@ def _reference(
     labels: dict[str, Any] | None,
     steps: int,
     *,
+    cpu: jax.Device,
     tolerance: float,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """A few images as Python draws them, for `verify` to compare with (FORMAT.md, 3.6)."""
-    key = jax.random.key(_REFERENCE_SEED)
+    key = seed_key(_REFERENCE_SEED)
     chosen = None if labels is None else [i % labels["count"] for i in (3, 5)]
     cond = None if chosen is None else jnp.asarray(chosen, jnp.int32)
-    cpu = jax.local_devices(backend="cpu")[0]
     with jax.default_device(cpu):
         noise = sampler.init(shape, steps, key=key, count=_REFERENCE_COUNT).x
         image = sample(sampler, shape, count=_REFERENCE_COUNT, steps=steps, key=key, cond=cond)

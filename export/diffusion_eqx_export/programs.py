@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_eqx.random_keys import to_keys, to_numbers
+from diffusion_eqx.random_keys import is_key, to_numbers
 from diffusion_eqx.samplers import AbstractSampler, State
 from diffusion_eqx_export.container import dtype_name
 from diffusion_eqx_export.lowering import Lowered, lower
+from diffusion_eqx_export.settings import seed_key, wrap_keys
 
 # Builds the sampler from the model's arrays and the run-time parameters, both possibly traced.
 MakeSampler = Callable[[list[jax.Array], dict[str, jax.Array]], AbstractSampler]
@@ -89,7 +90,7 @@ class SamplerPrograms:
         first = Argument("first", "first", jax.ShapeDtypeStruct((), jnp.int32))
 
         def function(sampler: AbstractSampler, parameters, seed, first) -> list[jax.Array]:
-            key = jax.random.wrap_key_data(seed)
+            key = wrap_keys(seed)
             steps = parameters["steps"]
             state = sampler.init(self._sample_shape, steps, key=key, count=batch, first=first)
             return jax.tree.leaves(to_numbers(state))
@@ -128,7 +129,7 @@ class SamplerPrograms:
 
         def init(weights: list[jax.Array], parameters: dict[str, jax.Array]) -> State:
             sampler = self._make_sampler(weights, parameters)
-            key = jax.random.key(0)
+            key = seed_key(0)
             return sampler.init(self._sample_shape, parameters["steps"], key=key, count=batch)
 
         weights = [argument.spec for argument in self._weights]
@@ -136,7 +137,8 @@ class SamplerPrograms:
 
     def _to_state(self, batch: int, arrays: tuple[jax.Array, ...]) -> State:
         typed = self._typed_state(batch)
-        return to_keys(jax.tree.unflatten(jax.tree.structure(typed), arrays), typed)
+        state = jax.tree.unflatten(jax.tree.structure(typed), arrays)
+        return jax.tree.map(lambda a, kind: wrap_keys(a) if is_key(kind) else a, state, typed)
 
     def _lower(
         self,
