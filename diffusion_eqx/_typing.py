@@ -17,8 +17,8 @@ Scalar: TypeAlias = Float[Array, ""]
 # One number for the whole batch, or one for each example.
 PerExample: TypeAlias = Float[Array, ""] | Float[Array, " batch"]
 
-# A number that may be known while tracing (a Python float) or only at run time: one for the whole batch, or one
-# for each example, with the axes that it needs to multiply them.
+# A number that may be known while tracing (a Python float) or only at run time: one for the whole
+# batch, or one for each example, with the axes that it needs to multiply them.
 Real: TypeAlias = float | Float[Array, "..."]
 
 # A condition: None, an array with a leading batch axis, or a dict of such arrays by their names.

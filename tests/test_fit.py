@@ -94,7 +94,9 @@ def test_divergence_names_the_step_and_leaves_only_good_checkpoints(
     with pytest.raises(TrainingDiverged, match=r"step 13 .*learning_rate"):
         run_fit(settings, data=Points(bad=12), run=Run(tmp_path / "run"))
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
-    restored = checkpoints.restore(make_recipe(settings, denoising).init(net(), key=jax.random.key(0)))
+    restored = checkpoints.restore(
+        make_recipe(settings, denoising).init(net(), key=jax.random.key(0))
+    )
     checkpoints.close()
     if checkpoint_every == 0:
         assert restored is None
@@ -240,7 +242,10 @@ def test_a_callback_of_ones_own_ends_the_run_once_its_state_is_saved(tmp_path):
     with pytest.raises(OSError, match="disk is full"):
         run_fit(run=Run(tmp_path), callbacks=[Failing(), recorder])
     assert recorder.calls[-1] == ("end", False)
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()) == ["5", "7"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()) == [
+        "5",
+        "7",
+    ]
     state, _ = run_fit(run=Run(tmp_path))
     assert same(state, run_fit()[0])
 
@@ -314,7 +319,7 @@ def test_a_run_compiles_its_step_once(tmp_path, caplog):
 
 
 def test_a_recipe_for_another_length_is_refused():
-    with pytest.raises(ValueError, match="planned for 20 steps, but config.steps is 40"):
+    with pytest.raises(ValueError, match=r"planned for 20 steps, but config\.steps is 40"):
         fit(net(), Points(), make_recipe(config(), denoising), config(steps=40))
     own = make_recipe(config(), denoising, optax.sgd(1e-2))
     state, _ = fit(net(), Points(), own, config(steps=40))

@@ -70,7 +70,8 @@ class UNet(eqx.Module):
         key: PRNGKey,
     ):
         """`channels`: of each level, the finest first. `attention_levels`: which of them attend (the
-        middle always does)."""
+        middle always does).
+        """
         keys = iter(jax.random.split(key, 8 + len(channels) * (4 * num_res_blocks + 6)))
 
         def block(inside: int, outside: int, attend: bool) -> _Block:
