@@ -1,9 +1,11 @@
-"""Shows the arguments of Equinox modules in the reference.
+"""Shows in the reference what reading the source alone does not tell.
 
-An `equinox.Module` is a dataclass without the decorator, which reading the source alone does not tell. Here
-every module class of ours gets the `__init__` that Equinox made of its fields, own and inherited.
+- The arguments of Equinox modules. An `equinox.Module` is a dataclass without the decorator; here every
+  module class of ours gets the `__init__` that Equinox made of its fields, own and inherited.
+- Constants that are assigned two at a time, `A, B = 1, 2`.
 """
 
+import ast
 import importlib
 import inspect
 from typing import Any
@@ -12,8 +14,21 @@ import equinox as eqx
 import griffe
 
 
-class EquinoxModules(griffe.Extension):
+class ModulesAndConstants(griffe.Extension):
     """A griffe extension; mkdocs.yml names this file."""
+
+    def on_module_members(
+        self, *, node: ast.AST | griffe.ObjectNode, mod: griffe.Module, **_: Any
+    ) -> None:
+        """Add the constants of a module that are assigned several at a time."""
+        for statement in getattr(node, "body", ()):
+            match statement:
+                case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)):
+                    for name, value in zip(names, values, strict=True):
+                        constant = griffe.Attribute(
+                            ast.unparse(name), value=ast.unparse(value), lineno=statement.lineno
+                        )
+                        mod.set_member(constant.name, constant)
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Give each module class of a package that was just read its `__init__`."""
