@@ -14,24 +14,23 @@ PAGE = Path(__file__).parent / "pages" / "samplers.md"
 
 
 def samplers() -> str:
-    """Every sampler of the catalogue: what it is, when to use it, its cost, its numbers and its source."""
-    rows = []
-    for name, sampler in dx.samplers.SAMPLERS.items():
-        chosen = dx.samplers.numbers(sampler)
-        numbers = ", ".join(f"`{key}` = {number.value:g}" for key, number in chosen.items())
-        rows.append(
-            (
-                f"`{name}`",
-                sampler.about,
-                sampler.use,
-                _evaluations(sampler.evaluations),
-                numbers or "–",
-                sampler.reference,
-            )
-        )
-    return _table(
-        ("name", "what it is", "when to use it", "evaluations", "numbers", "source"), rows
-    )
+    """Every sampler of the catalogue: its value, purpose, cost, numbers and source."""
+    rows = [
+        _sampler(name, sampler, repr(sampler)) for name, sampler in dx.samplers.SAMPLERS.items()
+    ]
+    rows += [
+        _sampler(f"{name}:SOLVER", family, f"{type(family).__name__}(SOLVER)")
+        for name, family in dx.samplers.FAMILIES.items()
+    ]
+    head = ("name", "value", "what it is", "when to use it", "evaluations", "numbers", "source")
+    return _table(head, rows)
+
+
+def _sampler(name: str, sampler: dx.samplers.AbstractSampler, value: str) -> tuple[str, ...]:
+    numbers = ", ".join(f"`{key}`" for key in dx.samplers.numbers(sampler))
+    evaluations = _evaluations(sampler.evaluations)
+    about, use, source = sampler.about, sampler.use, sampler.reference
+    return f"`{name}`", f"`{value}`", about, use, evaluations, numbers or "–", source
 
 
 def numbers() -> str:
