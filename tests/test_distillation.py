@@ -1,5 +1,6 @@
 """Few-step students: the losses against what is exact for a Gaussian, and what is refused."""
 
+import logging
 from collections.abc import Callable
 
 import equinox as eqx
@@ -159,54 +160,55 @@ def test_a_consistent_map_draws_the_data_in_one_step_and_in_four(getkey):
         assert drawn.std() == pytest.approx(STD, rel=0.02)
 
 
+class Watching(eqx.Module):
+    """A network that keeps what it is told."""
+
+    told: list = eqx.field(static=True)
+
+    def __call__(self, x, c_noise, cond, *, key):
+        self.told.append((c_noise, cond))
+        return 0.0 * x
+
+
+@eqx.filter_jit
+def watched(loss, x0, cond, key):
+    """The loss of a network that predicts nothing, and the (c_noise, cond) that it was told."""
+    told: list = []
+    return loss(Watching(told), x0, cond, key=key), told
+
+
 @pytest.mark.parametrize("grid", [TrailingGrid(), GRID, KarrasGrid()])
 def test_each_step_of_every_grid_is_trained(grid, getkey):
     """One loss of so many examples as steps sees each start once, each example at a level of its own."""
-    seen = []
-
-    class Watching(eqx.Module):
-        def __call__(self, x, c_noise, cond, *, key):
-            seen.append(np.asarray(c_noise))
-            return 0.0 * x
-
     schedule = DiscreteSchedule(cosine_betas(64))
-    given = Denoiser(Watching(), schedule, VPrediction())
+    given = Denoiser(Watching([]), schedule, VPrediction())
     exact = GaussianDenoiser(jnp.full(SHAPE, MEAN), jnp.full(SHAPE, STD), schedule)
+    starts = grid(schedule, 2 * jnp.arange(8), jnp.asarray(16))
+    wanted = np.asarray(VPrediction().coefficients(schedule, starts).c_noise)
     for loss in (ProgressiveLoss(given, exact, 8, grid), ConsistencyLoss(given, 8, None, grid)):
-        loss(Watching(), examples(getkey, 8), key=getkey())
-        starts = grid(schedule, 2 * jnp.arange(8), jnp.asarray(16))
-        wanted = VPrediction().coefficients(schedule, starts).c_noise
-        np.testing.assert_allclose(seen[-1], np.asarray(wanted), atol=1e-3)
+        _, told = watched(loss, examples(getkey, 8), None, getkey())
+        np.testing.assert_allclose(told[-1][0], wanted, atol=1e-3)
 
 
 def test_the_condition_and_the_null_reach_teacher_and_student(getkey):
     """Without a condition the student is given the null condition, as in any other training."""
-    seen = []
-
-    class Watching(eqx.Module):
-        def __call__(self, x, c_noise, cond, *, key):
-            seen.append(np.asarray(cond))
-            return 0.0 * x
-
     means = jnp.array([[0.5] * 3, [-0.5] * 3])
     both = GaussianMixtureDenoiser(jnp.full(2, 0.5), means, jnp.full(2, 0.1), SCHEDULE)
-    given = Denoiser(Watching(), SCHEDULE, VelocityPrediction(), null=2)
+    guided = Guided(both, ClassifierFreeGuidance(2.0))
+    given = Denoiser(Watching([]), SCHEDULE, VelocityPrediction(), null=2)
     x0, key = examples(getkey, 4), getkey()
-    losses = [
-        ProgressiveLoss(given, Guided(both, ClassifierFreeGuidance(2.0)), 4),
-        ConsistencyLoss(given, 4, Guided(both, ClassifierFreeGuidance(2.0))),
-        ConsistencyLoss(given, 4),
-    ]
     labels = jnp.array([0, 1, 0, 1])
-    for loss in losses:
-        seen.clear()
-        found = float(loss(Watching(), x0, labels, key=key))
-        assert all(np.array_equal(cond, labels) for cond in seen)
-        if loss.teacher is not None:
-            assert abs(float(loss(Watching(), x0, 1 - labels, key=key)) - found) > 1e-3
-    seen.clear()
-    losses[2](Watching(), x0, key=key)
-    assert all(np.array_equal(cond, [2] * 4) for cond in seen)
+    for loss in (
+        ProgressiveLoss(given, guided, 4),
+        ConsistencyLoss(given, 4, guided),
+        ConsistencyLoss(given, 4),
+    ):
+        found, told = watched(loss, x0, labels, key)
+        assert all(np.array_equal(cond, labels) for _, cond in told)
+        other, _ = watched(loss, x0, 1 - labels, key)
+        assert (abs(float(other - found)) > 1e-3) == (loss.teacher is not None)
+    _, told = watched(loss, x0, None, key)
+    assert all(np.array_equal(cond, [2] * 4) for _, cond in told)
 
 
 def points() -> ArrayDataset:
@@ -228,14 +230,32 @@ class Counting(Callback):
         self.steps += 1
 
 
-def test_students_are_trained_stage_by_stage_and_their_start_stays_whole(getkey):
+def test_students_are_trained_stage_by_stage_by_one_program(getkey, caplog):
+    """And where they start from stays whole."""
     start, counting = mlp(getkey), Counting()
     given = {"callbacks": (counting,)}
-    stages = list(distill_progressively(start, start, points(), CONFIG, stages=(4, 2, 1), **given))
+
+    def compiled_once(train):
+        caplog.clear()
+        with jax.log_compiles(), caplog.at_level(logging.WARNING):
+            result = train()
+        compiled = [r.message for r in caplog.records if r.message.startswith("Compiling")]
+        assert sum("_step" in message for message in compiled) == 1, compiled
+        return result
+
+    stages = compiled_once(
+        lambda: list(
+            distill_progressively(start, start, points(), CONFIG, stages=(4, 2, 1), **given)
+        )
+    )
     assert [steps for steps, _ in stages] == [4, 2, 1]
     assert counting.steps == 9
-    distilled = train_consistency(start, points(), CONFIG, stages=(2, 4), teacher=start, **given)
-    alone = train_consistency(start, points(), CONFIG, stages=(2, 4), **given)
+    distilled = compiled_once(
+        lambda: train_consistency(start, points(), CONFIG, stages=(2, 4), teacher=start, **given)
+    )
+    alone = compiled_once(
+        lambda: train_consistency(start, points(), CONFIG, stages=(2, 4), **given)
+    )
     assert counting.steps == 21
     first = np.asarray(start.backbone.linear_out.bias)
     trained = [
@@ -243,34 +263,6 @@ def test_students_are_trained_stage_by_stage_and_their_start_stays_whole(getkey)
     ]
     for number, bias in enumerate(trained):
         assert all(np.abs(bias - other).max() > 1e-6 for other in [first, *trained[:number]])
-
-
-class Traced(eqx.Module):
-    """A network that counts how often it is traced."""
-
-    inner: MLP
-    traces: list = eqx.field(static=True)
-
-    def __call__(self, x, c_noise, cond, *, key):
-        self.traces.append(1)
-        return self.inner(x, c_noise, cond, key=key)
-
-
-@pytest.mark.parametrize("which", ["progressive", "consistency", "consistency of a teacher"])
-def test_all_stages_are_one_program(which, getkey):
-    def traces(stages) -> int:
-        found: list = []
-        plain = mlp(getkey)
-        start = eqx.tree_at(lambda d: d.backbone, plain, Traced(plain.backbone, found))
-        if which == "progressive":
-            list(distill_progressively(start, start, points(), CONFIG, stages=stages))
-        else:
-            guide = start if which.endswith("teacher") else None
-            train_consistency(start, points(), CONFIG, stages=stages, teacher=guide)
-        return len(found)
-
-    once = traces((4,))
-    assert traces((4, 2, 1)) == once > 0
 
 
 def test_what_cannot_be_learnt_is_refused(getkey):

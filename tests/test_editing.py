@@ -301,7 +301,10 @@ GRIDS = {
     "leading": (COSINE, LeadingGrid()),
     "variance exploding, from a lower sigma": (VESchedule(), KarrasGrid(sigma_max=5.0)),
     "EDM, from a lower sigma": (EDMSchedule(), LogSNRGrid(sigma_max=2.0)),
-    "flow, from t = 0.8": (FlowSchedule(), GivenGrid(tuple(0.8 * (1.0 - i / 30) for i in range(31)))),
+    "flow, from t = 0.8": (
+        FlowSchedule(),
+        GivenGrid(tuple(0.8 * (1.0 - i / 30) for i in range(31))),
+    ),
 }
 
 
@@ -694,7 +697,7 @@ METHODS = {
 
 @pytest.mark.parametrize("name", METHODS)
 def test_two_images_of_two_channels_are_each_as_alone(name, getkey):
-    """Where batch and channels are equal, a number for each image could be taken for one for each channel."""
+    """A number for each image must not be taken for one for each channel, where both are two."""
     key, x0 = getkey(), jax.random.normal(getkey(), (2, 2, 2, 2))
     mask = jnp.zeros((2, 2, 2, 2)).at[0, 0].set(1.0).at[1, :, 1].set(1.0).at[1, 0, 0, 1].set(1.0)
     sampler = InpaintingSampler(METHODS[name], resample=3, jump=2)
