@@ -112,6 +112,22 @@ def test_divergence_is_reported_without_reports_and_folder():
         run_fit(config(log_every=0), data=Points(bad=2))
 
 
+def test_the_average_follows_its_recursion(getkey):
+    recipe = make_recipe(config(steps=100, ema_decay=0.9, ema_update_every=2), denoising)
+    state = recipe.init(net(), key=getkey())
+    expected = np.asarray(state.network.layers[0].weight)
+    batch = jnp.asarray(Points().points[:16])
+    for step in range(40):
+        state, _ = train_step(recipe, state, batch)
+        weight = np.asarray(state.network.layers[0].weight)
+        if (step + 1) % 2 == 0:
+            n = step // 2
+            decay = min(0.9, (1 + n) / (10 + n))
+            expected = decay * expected + (1 - decay) * weight
+        np.testing.assert_allclose(averaged(state).layers[0].weight, expected, atol=1e-6)
+    assert np.abs(weight - expected).max() > 1e-4
+
+
 # A run that goes on is the run that was never stopped.
 
 

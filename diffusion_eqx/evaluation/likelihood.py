@@ -201,12 +201,13 @@ def _log_likelihood(
 ) -> Likelihood:
     schedule = denoiser.schedule
     exact = directions is None
-    probes = 1 if exact else len(directions)
+    chosen = _basis(x) if directions is None else directions
+    probes = 1 if exact else len(chosen)
 
     def rate(place: Any, state: tuple[Batch, Array], args: Any) -> tuple[Batch, Array]:
         """The rate of y, and of the log-density by each probe, or by the exact trace."""
         field = _flow(denoiser, cond, jnp.asarray(place))
-        velocity, parts = _derivatives(field, state[0], _basis(x) if exact else directions)
+        velocity, parts = _derivatives(field, state[0], chosen)
         return velocity, (parts.sum(0)[None] if exact else parts)
 
     begin = jnp.maximum(schedule.at(t_min).lam, _PURE_NOISE)

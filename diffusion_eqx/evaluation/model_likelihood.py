@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion_eqx._typing import Images, Labels, PRNGKey
 from diffusion_eqx.evaluation.likelihood import Likelihood, image_bits_per_dim
-from diffusion_eqx.models import AbstractDiffusionModel
+from diffusion_eqx.models import AbstractDiffusionModel, condition
 
 
 def bits_per_dim(
@@ -34,7 +34,7 @@ def bits_per_dim(
     **Raises:** `ValueError` if the model is a latent one, whose images have no density; if images or
     labels do not fit the model; and as `image_bits_per_dim`.
     """
-    config = model.config
+    config, images = model.config, np.asarray(images)
     if tuple(config.sample_shape) != tuple(config.input_shape):
         raise ValueError(
             "a latent model has no likelihood of images, since it denoises latents; for that of latents "
@@ -46,33 +46,14 @@ def bits_per_dim(
         )
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-    given = None if labels is None else _checked_labels(model, labels, len(images))
+    cond = condition(model.denoiser, model.num_classes, len(images), labels, None)
     size = min(batch_size, len(images))
     parts = []
     for first in range(0, len(images), size):
         # The last part is filled up with its last image, so that one program serves all parts.
         rows = np.minimum(np.arange(first, first + size), len(images) - 1)
-        cond = None if given is None else {"label": jnp.asarray(given[rows])}
-        found = image_bits_per_dim(
-            model.denoiser, images[rows], cond, key=key, first=first, **options
+        part = jax.tree.map(lambda a, rows=rows: a[rows], cond)
+        parts.append(
+            image_bits_per_dim(model.denoiser, images[rows], part, key=key, first=first, **options)
         )
-        parts.append(found)
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays)[: len(images)], *parts)
-
-
-def _checked_labels(
-    model: AbstractDiffusionModel, labels: int | Labels | np.ndarray, count: int
-) -> np.ndarray:
-    """Labels as int32 (count,)."""
-    classes = model.num_classes
-    if classes is None:
-        raise ValueError("this model has no classes; leave labels out")
-    found = np.asarray(labels)
-    if found.shape not in ((), (count,)) or not np.issubdtype(found.dtype, np.integer):
-        raise ValueError(
-            f"labels must be one integer, or one for each of {count} images; got {found.dtype} of shape "
-            f"{found.shape}"
-        )
-    if found.min() < 0 or found.max() >= classes:
-        raise ValueError(f"labels must lie in 0 … {classes - 1}; got {found.min()} … {found.max()}")
-    return np.broadcast_to(found, (count,)).astype(np.int32)

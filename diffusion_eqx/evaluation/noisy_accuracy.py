@@ -34,7 +34,7 @@ def noisy_accuracy(
     x0 = to_unit_range(jnp.asarray(images))
     level = as_level(classifier.schedule, level)
     x = level.noised(x0, jax.random.normal(key, x0.shape, x0.dtype))
-    return share_right(np.argmax(_logits(classifier, x, level), -1), labels)
+    return share_right(np.asarray(_logits(classifier, x, level)).argmax(-1), labels)
 
 
 @eqx.filter_jit

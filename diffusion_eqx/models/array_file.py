@@ -60,14 +60,16 @@ def read_arrays(
         raise FileNotFoundError(f"there is no model file {path}")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+            found = file.metadata() or {}
+            # The first files had an entry for each name.
+            metadata = json.loads(found[_METADATA]) if _METADATA in found else found
             names = file.keys()
             arrays = {name: file.get_tensor(name) for name in names}
     except safetensors.SafetensorError as error:
         raise ModelFileError(f"{path} is damaged or not a safetensors file: {error}") from error
     if metadata.get("format") != format_name:
         raise ModelFileError(
-            f"{path} is no {format_name.replace('.', ' ')}: its format is "
+            f"{path} is not a {format_name.replace('.', ' ')}: its format is "
             f"{metadata.get('format')!r}, expected {format_name!r}"
         )
     if metadata.get("format_version") != version:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tempfile
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -44,14 +45,14 @@ def train(
       images, which are encoded once; its autoencoder is not trained.
     - `data`: images of the model's shape, with labels if the model has classes.
     - `config`: how long, with which batches and reports.
-    - `out`: the folder of the run. It receives checkpoints, `log.jsonl` with one line of JSON for each
-      report, `preview.png` if `config` asks for previews, and last `model.safetensors`. The same call again
-      continues a run that was stopped.
+    - `out`: the folder of the run, or None. It receives checkpoints, `log.jsonl` with one line of JSON for
+      each report, `preview.png` if `config` asks for previews, and last `model.safetensors`. The same call
+      again continues a run that was stopped.
     - `callbacks`: see `Callback`.
     - `overwrite`: delete the run that is in `out`, and start anew.
 
     **Raises:** `DataMismatch` if the data do not fit the model; `ResumeError` if `out` holds a run of other
-    settings; and as `fit`.
+    settings; `ValueError` as `save_model` if `out` is given, before any step is made; and as `fit`.
 
     **Warns:** `UserWarning` as `fit` and `check_data`, and if latents are not of about unit size.
     """
@@ -62,6 +63,8 @@ def train(
         assemble=lambda network: _with_network(model, network),
         overwrite=overwrite,
     )
+    if out is not None:
+        _check_savable(model, data, config)
     run.open(model.denoiser.backbone, data, config)
     loss = training_loss(model.denoiser, model.config, config)
     examples = _latents(model, data) if isinstance(model, LDMModel) else data
@@ -77,6 +80,12 @@ def train(
     if run.folder is not None:
         save_model(run.folder / MODEL, trained, record=_record(data, config, rows))
     return trained
+
+
+def _check_savable(model: AbstractDiffusionModel, data: Dataset, config: TrainingConfig) -> None:
+    # A model that cannot be saved is refused before it is trained, not after.
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(Path(folder) / MODEL, model, record=_record(data, config, []))
 
 
 def _with_network(model: ModelT, network: Any) -> ModelT:

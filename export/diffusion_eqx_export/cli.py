@@ -1,6 +1,7 @@
 """The command `diffusion-eqx-export`."""
 
 import dataclasses
+import itertools
 import json
 import os
 import sys
@@ -12,30 +13,25 @@ import tyro
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """Export a sampler of a model file as one artifact for diffusion-sampler."""
+    """Export a sampler of a model file as one artifact for diffusion-sampler.
+
+    Every number of the sampler and the guidance is an option by its name, such as --eta 0.5 or
+    --guidance-scale 3. It becomes a default, which diffusion-sampler can be told otherwise.
+    """
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A model file written by `diffusion-eqx train`."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
     """The artifact to write, e.g. sampler.safetensors."""
-    sampler: str = "ddim"
-    """How to sample: a name that `diffusion-eqx samplers` lists."""
+    sampler: str | None = None
+    """A name that `diffusion-eqx samplers` lists; by default the one that the model recommends."""
     grid: str | None = None
-    """At which times: a name that `diffusion-eqx samplers` lists; by default the sampler's own."""
-    steps: int = 50
-    """Default number of steps; can be chosen at run time, like the next five."""
-    guidance_scale: float = 2.0
-    """Default scale of guidance, for class-conditional models."""
-    eta: float | None = None
-    """Default share of fresh noise, for samplers that have it."""
-    temperature: float | None = None
-    """Default scale of the noise, for samplers that have it."""
-    churn: float | None = None
-    """Default churn, for `edm`."""
-    snr: float | None = None
-    """Default of the corrector's reach, for `predictor_corrector`."""
-    guidance: Literal["cfg", "cfg++", "apg", "none"] = "cfg"
-    """How steps are guided; without guidance, a step costs half."""
+    """A name that `diffusion-eqx samplers` lists; by default the sampler's own."""
+    steps: int | None = None
+    """Default number of steps, which can be chosen at run time too."""
+    guidance: str | None = None
+    """cfg, cfg++ or apg; a number is the model's own guidance at that scale. None costs half a step, and
+    cannot be chosen later."""
     brownian: bool = False
     """Read noise off one Brownian path, so that an image keeps its shape when steps change."""
     platforms: tuple[Literal["cpu", "cuda", "rocm", "tpu"], ...] = ("cpu", "cuda")
@@ -62,29 +58,57 @@ class Verify:
     """A file written by `diffusion-eqx-export sampler`."""
 
 
-def _sampler(options: Sampler) -> None:
-    from diffusion_eqx.models import load_model
+def _sampler(options: Sampler, numbers: dict[str, float]) -> None:
+    from diffusion_eqx.models import load_model, read_record
+    from diffusion_eqx.samplers import BrownianNoise
     from diffusion_eqx_export.export import export_sampler
 
-    given = {name: getattr(options, name) for name in ("eta", "temperature", "churn", "snr")}
     export_sampler(
         load_model(options.model),
         options.out,
         sampler=options.sampler,
         grid=options.grid,
         steps=options.steps,
-        guidance_scale=None if options.guidance == "none" else options.guidance_scale,
-        guidance="cfg" if options.guidance == "none" else options.guidance,
-        brownian=options.brownian,
+        guidance=_guidance(options.guidance),
+        noise=BrownianNoise() if options.brownian else None,
         platforms=options.platforms,
         batch_sizes=options.batch_sizes,
-        **{name: value for name, value in given.items() if value is not None},
+        record=read_record(options.model),
+        **numbers,
     )
     size = options.out.stat().st_size / 2**20
     print(f"wrote {options.out} ({size:.1f} MiB)", file=sys.stderr)
 
 
-def _info(options: Info) -> None:
+def _guidance(text: str | None) -> str | float | None:
+    if text is None or text.lower() == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _numbers(arguments: list[str]) -> dict[str, float]:
+    """The numbers among the arguments that no option took: `--guidance-scale 3` or `--eta=0.5`.
+
+    **Raises:** `ValueError` for anything else.
+    """
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    found = {}
+    for name, value in itertools.zip_longest(words[::2], words[1::2]):
+        if not name.startswith("--") or value is None:
+            raise ValueError(f"{name} is no option here, or lacks its value; see --help")
+        try:
+            found[name[2:].replace("-", "_")] = float(value)
+        except ValueError:
+            raise ValueError(
+                f"{name} is no option here, and {value!r} is no number; see --help"
+            ) from None
+    return found
+
+
+def _info(options: Info, _: dict[str, float]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -116,7 +140,7 @@ def _info(options: Info) -> None:
     Console().print(table)
 
 
-def _verify(options: Verify) -> None:
+def _verify(options: Verify, _: dict[str, float]) -> None:
     from diffusion_eqx_export.artifact import read_artifact
     from diffusion_eqx_export.verify import verify
 
@@ -134,16 +158,20 @@ def main(args: list[str] | None = None) -> None:
     """Run one command. Exits with 2 for wrong input, 8 if `verify` fails."""
     # Equinox's run-time checks call back into Python, which an exported program cannot.
     os.environ.setdefault("EQX_ON_ERROR", "off")
-    options = tyro.cli(
+    options, others = tyro.cli(
         Annotated[Sampler, tyro.conf.subcommand("sampler")]
         | Annotated[Info, tyro.conf.subcommand("info")]
         | Annotated[Verify, tyro.conf.subcommand("verify")],
         prog="diffusion-eqx-export",
         description="Export samplers of diffusion_eqx for the native program diffusion-sampler.",
         args=args,
+        return_unknown_args=True,
     )
     try:
-        _COMMANDS[type(options)](options)
+        numbers = _numbers(others)
+        if numbers and not isinstance(options, Sampler):
+            raise ValueError(f"{others[0]} is no option here; see --help")
+        _COMMANDS[type(options)](options, numbers)
     except (ValueError, OSError) as error:
         print(f"diffusion-eqx-export: {error}", file=sys.stderr)
         sys.exit(2)
