@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 BASE = "import jax, equinox"
 LIBRARY = "import diffusion_eqx as dx"
@@ -90,19 +88,13 @@ def probe(statement: str) -> dict[str, Any]:
 
 
 def report(rows: dict[str, dict[str, Any]]) -> None:
-    """Print the table."""
-    title = f"import time; goal: diffusion_eqx at most {GOAL} of jax and equinox"
-    table = Table("", "seconds", "of jax and equinox", "loads besides", "unwanted", title=title)
+    """Print the figures."""
+    print(f"goal: diffusion_eqx takes at most {GOAL} of the time of jax and equinox")
     for name, row in rows.items():
-        packages = row["packages besides those of jax and equinox"]
-        table.add_row(
-            name,
-            f"{row['seconds']:.2f}",
-            f"{row['of jax and equinox']:.2f}",
-            ", ".join(packages) or "–",
-            ", ".join(row["unwanted"]) or "–",
-        )
-    Console().print(table)
+        print(f"{name}: {row['seconds']:.2f} s, {row['of jax and equinox']:.2f}")
+        for what in ("packages besides those of jax and equinox", "unwanted"):
+            if row[what]:
+                print(f"    {what}: {', '.join(row[what])}")
 
 
 if __name__ == "__main__":
