@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from diffusion_eqx.variational import HybridLoss
 from diffusion_eqx_export import export_sampler, read_artifact, verify
 
 from diffusion_eqx.config import (
@@ -36,7 +37,6 @@ from diffusion_eqx.models import (
 from diffusion_eqx.models.build import build_dit, build_schedule
 from diffusion_eqx.nn import DiT, TransformerStack, patchify, position_features, unpatchify
 from diffusion_eqx.samplers import DDPMSampler, sample
-from diffusion_eqx.variational import HybridLoss
 from tests.filled import filled, is_shape
 
 SMALL = {"hidden_size": 16, "depth": 3, "num_heads": 2, "num_classes": 3}

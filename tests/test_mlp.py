@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from diffusion_eqx.parameterization import VPrediction
 from scipy import stats
 
 from diffusion_eqx.config import DiffusionTrainingConfig
@@ -11,7 +12,6 @@ from diffusion_eqx.data import ArrayDataset
 from diffusion_eqx.denoiser import Denoiser
 from diffusion_eqx.losses import DenoisingLoss
 from diffusion_eqx.nn import MLP
-from diffusion_eqx.parameterization import VPrediction
 from diffusion_eqx.samplers import DDIMSampler, sample
 from diffusion_eqx.schedules import DiscreteSchedule, cosine_betas
 from diffusion_eqx.training import Cadence, averaged, fit, make_recipe
