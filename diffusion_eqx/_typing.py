@@ -15,13 +15,14 @@ Batch: TypeAlias = Float[Array, "batch *shape"]
 Labels: TypeAlias = Integer[Array, " batch"]
 Scalar: TypeAlias = Float[Array, ""]
 
-# Diffusion time in [0, 1]: one for the whole batch, or one for each example.
-Time: TypeAlias = Float[Array, ""] | Float[Array, " batch"]
+# One number for the whole batch, or one for each example.
+PerExample: TypeAlias = Float[Array, ""] | Float[Array, " batch"]
 
-# One number: a Python float, known while tracing, or an array of shape (), known at run time.
-Real: TypeAlias = float | Float[Array, ""]
+# A number that may be known while tracing (a Python float) or only at run time: one for the whole
+# batch, or one for each example, with the axes that it needs to multiply them.
+Real: TypeAlias = float | Float[Array, "..."]
 
-# What a sample is conditioned on: a PyTree whose arrays have a leading batch axis, or None.
+# A condition: None, an array with a leading batch axis, or a dict of such arrays by their names.
 Cond: TypeAlias = Any
 
 PRNGKey: TypeAlias = PRNGKeyArray

@@ -1,46 +1,50 @@
 """Denoisers: from a noisy example to an estimate of the clean one and of the noise.
 
-A denoiser is what samplers and guidance see of a model. `Denoiser` wraps a trained network;
-`GaussianDenoiser` and `GaussianMixtureDenoiser` are exact for data of a known distribution, and so the
-oracles against which samplers are tested.
+A denoiser is what samplers and guidance see of a model. `Denoiser` wraps a trained network. `exact`
+holds denoisers of known distributions, the oracles against which samplers are tested.
 """
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
+import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Batch, Cond, PRNGKey, Time
-from diffusion_eqx.parameterization import AbstractParameterization
-from diffusion_eqx.schedules import AbstractSchedule, like
+from diffusion_eqx._typing import Batch, Cond, PRNGKey
+from diffusion_eqx._values import AbstractValue, is_traced
+from diffusion_eqx.parameterizations import AbstractParameterization, Coefficients
+from diffusion_eqx.precision import at_edge
+from diffusion_eqx.schedules import AbstractSchedule, NoiseLevel, over
+
+# A level, or a time in [0, 1] that stands for the schedule's level there.
+Level = NoiseLevel | float | Float[Array, "..."]
 
 
-class Prediction(NamedTuple):
-    """Estimates of the clean example and of the noise, with x_t = alpha·x0 + sigma·eps.
+class Prediction(eqx.Module):
+    """Estimates of the clean example and of the noise, with x = alpha·x0 + sigma·eps.
 
-    `variance_fraction`, from networks that learn the variance of a step: 0 stands for the least and 1 for
-    the greatest log-variance that a step can have (Nichol & Dhariwal 2021, eq. 15).
+    It unpacks as the pair `x0, eps = prediction`.
+
+    - `x0`, `eps`: of the shape of x.
+    - `variance_fraction`: from networks that learn the variance of a step, else None. 0 stands for
+      the least and 1 for the greatest log-variance that a step can have (Nichol & Dhariwal 2021,
+      eq. 15).
     """
 
     x0: Batch
     eps: Batch
     variance_fraction: Batch | None = None
 
-    @staticmethod
-    def from_x0(
-        schedule: AbstractSchedule,
-        x_t: Batch,
-        t: Time,
-        x0: Batch,
-        variance_fraction: Batch | None = None,
-    ) -> "Prediction":
-        """Complete an estimate of x0: eps = (x_t − alpha·x0) / sigma, for t > 0."""
-        alpha, sigma = like(schedule.alpha(t), x_t), like(schedule.sigma(t), x_t)
-        return Prediction(x0, (x_t - alpha * x0) / sigma, variance_fraction)
+    def __iter__(self) -> Iterator[Batch]:
+        return iter((self.x0, self.eps))
+
+    def with_x0(self, x: Batch, level: NoiseLevel, x0: Batch) -> "Prediction":
+        """The prediction with another x0, and the eps that then explains `x`: (x − alpha·x0)/sigma."""
+        return Prediction(x0, level.eps(x, x0), self.variance_fraction)
 
 
 @runtime_checkable
@@ -50,139 +54,166 @@ class Backbone(Protocol):
     def __call__(
         self, x: Batch, c_noise: Float[Array, " batch"], cond: Cond, *, key: PRNGKey | None
     ) -> Batch:
-        """`x`: scaled noisy examples; `c_noise`: what is told of the time; `key`: for dropout."""
+        """`x`.
+
+        Scaled noisy examples. `c_noise`: what the network is told of the level. `key`: for dropout.
+        """
         ...
 
 
-class AbstractDenoiser(eqx.Module):
-    """`(x_t, t, cond, key) -> Prediction(x0, eps)`; guidance wraps one and is one.
+class AbstractDenoiser(AbstractValue):
+    """`denoiser(x, level, cond) -> Prediction(x0, eps)`; `Guided` wraps one and is one.
 
-    `exact_pair`: whether x_t = alpha·x0 + sigma·eps holds for what is predicted. Only `CFGPlusPlus` breaks
-    it, on purpose, and samplers that do not read both halves refuse such a denoiser.
+    - `schedule`: the schedule whose levels it knows.
+    - `null`: the condition that stands for "no condition", of a single example, or None if there is none.
     """
 
     # A type checker takes an AbstractVar for an argument of __init__, a ClassVar not.
     if TYPE_CHECKING:
         schedule: ClassVar[AbstractSchedule]
-        exact_pair: ClassVar[bool]
+        null: ClassVar[Cond]
     else:
         schedule: eqx.AbstractVar[AbstractSchedule]
-        exact_pair: eqx.AbstractVar[bool]
+        null: eqx.AbstractVar[Cond]
 
     @abstractmethod
-    def __call__(
-        self, x_t: Batch, t: Time, cond: Cond = None, *, key: PRNGKey | None = None
-    ) -> Prediction:
-        """Estimate x0 and eps of the noisy examples `x_t` at time `t` in (0, 1]."""
+    def __call__(self, x: Batch, level: Level, cond: Cond = None) -> Prediction:
+        """Estimate x0 and eps of noisy examples `x` at a level with noise.
+
+        `level`: a `NoiseLevel`, or a time in (0, 1] as a float; one for all examples or one for each.
+        """
 
 
-class AbstractExactDenoiser(AbstractDenoiser):
-    """A denoiser whose prediction explains x_t."""
+class Denoiser(AbstractDenoiser):
+    """A network with the schedule and the parameterization that it was, or will be, trained for.
 
-    @property
-    def exact_pair(self) -> bool:
-        """True."""
-        return True
+    - `backbone`: any callable `(x, c_noise, cond, *, key) -> output`.
+    - `null`: the condition of a single example that stands for "no condition", such as the number
+      of classes for integer labels. Where no condition is given, it is used.
+    - `learned_variance`: whether the network gives twice the channels of its input. The second
+      half, from −1 to 1, is then the prediction's `variance_fraction`.
 
-
-class Denoiser(AbstractExactDenoiser):
-    """A network with the schedule and the parameterization it was (or will be) trained for.
-
-    With `learned_variance`, the network gives twice the channels of its input; the second half is the
-    prediction's `variance_fraction`, from −1 … 1.
-
-    **Raises:** `ValueError` if the schedule has no signal at t = 1 and the parameterization needs some.
+    **Raises:** `ValueError` if the parameterization has no finite coefficients at some level of the
+    schedule.
     """
 
     backbone: Backbone
     schedule: AbstractSchedule
     parameterization: AbstractParameterization
+    null: Cond = None
     learned_variance: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
-        if self.parameterization.needs_signal and _signal_vanishes(self.schedule):
-            name = type(self.parameterization).__name__
-            raise ValueError(
-                f"{name} cannot be used with this schedule: nothing of the signal is left at t = 1, where "
-                f"x0 cannot be found from the output of a network that predicts {name}; choose Velocity, "
-                "VPrediction or Sample, or a schedule that keeps some signal"
-            )
+        check_pair(self.schedule, self.parameterization)
 
     def __call__(
-        self, x_t: Batch, t: Time, cond: Cond = None, *, key: PRNGKey | None = None
+        self, x: Batch, level: Level, cond: Cond = None, *, key: PRNGKey | None = None
     ) -> Prediction:
-        """x0 = c_skip·x_t + c_out·F(c_in·x_t, c_noise), and eps = (x_t − alpha·x0)/sigma."""
-        c = self.parameterization.coefficients(self.schedule, t)
-        c_noise = jnp.broadcast_to(c.c_noise, x_t.shape[:1])
-        output = self.backbone(like(c.c_in, x_t) * x_t, c_noise, cond, key=key)
-        variance = None
+        """x0 = c_skip·x + c_out·F(c_in·x, c_noise), and eps = (x − alpha·x0)/sigma.
+
+        `key`: for the network's dropout, while training.
+        """
+        level = as_level(self.schedule, level)
+        return self.prediction(x, level, self.network(self.backbone, x, level, cond, key=key))
+
+    def network(
+        self,
+        backbone: Backbone,
+        x: Batch,
+        level: NoiseLevel,
+        cond: Cond = None,
+        *,
+        key: PRNGKey | None = None,
+    ) -> Array:
+        """What a backbone gives for noisy examples: F(c_in·x, c_noise), cast to the dtype of x.
+
+        The one place where a network is called: denoising, training and the faces of models all come here.
+        """
+        c = self.coefficients(level)
+        c_noise = jnp.broadcast_to(c.c_noise, x.shape[:1])
+        given = fill_null(plain(cond), self.null, len(x))
+        return at_edge(backbone, over(c.c_in, x) * x, c_noise, given, key=key)
+
+    def prediction(self, x: Batch, level: NoiseLevel, output: Array) -> Prediction:
+        """What an output of the network says of x."""
+        fraction = None
         if self.learned_variance:
-            output, variance = jnp.split(output, 2, axis=-1)
-            variance = 0.5 * (variance + 1.0)
-        x0 = like(c.c_skip, x_t) * x_t + like(c.c_out, x_t) * output
-        return Prediction.from_x0(self.schedule, x_t, t, x0, variance)
+            output, fraction = jnp.split(output, 2, axis=-1)
+            fraction = 0.5 * (fraction + 1.0)
+        c = self.coefficients(level)
+        x0 = over(c.c_skip, x) * x + over(c.c_out, x) * output
+        return Prediction(x0, level.eps(x, x0), fraction)
+
+    def target(self, x: Batch, level: NoiseLevel, x0: Batch) -> Batch:
+        """The output that a perfect network would give: (x0 − c_skip·x)/c_out."""
+        c = self.coefficients(level)
+        return (x0 - over(c.c_skip, x) * x) / over(c.c_out, x)
+
+    def coefficients(self, level: NoiseLevel) -> Coefficients:
+        """The parameterization's coefficients at a level."""
+        return self.parameterization.coefficients(self.schedule, level)
 
 
-def _signal_vanishes(schedule: AbstractSchedule) -> bool:
-    """Whether alpha(1) is 0. While tracing this cannot be known, and is not claimed."""
-    alpha = schedule.alpha(jnp.ones(()))
-    return not isinstance(alpha, Tracer) and float(alpha) == 0.0
+def as_level(schedule: AbstractSchedule, level: Level) -> NoiseLevel:
+    """A level as it is, or the schedule's level at a time.
 
-
-class GaussianDenoiser(AbstractExactDenoiser):
-    """Exact for data ~ N(mean, std²), independent in each coordinate.
-
-    E[x0 | x_t] = mean + alpha·std² / (alpha²·std² + sigma²) · (x_t − alpha·mean).
-    `mean` and `std` have the shape of one example.
+    **Raises:** `ValueError` for integers, which could be timesteps, and known times outside [0, 1].
     """
-
-    mean: Float[Array, "*shape"]
-    std: Float[Array, "*shape"]
-    schedule: AbstractSchedule
-
-    def __call__(
-        self, x_t: Batch, t: Time, cond: Cond = None, *, key: PRNGKey | None = None
-    ) -> Prediction:
-        """The posterior mean; `cond` and `key` are not used."""
-        alpha, sigma = like(self.schedule.alpha(t), x_t), like(self.schedule.sigma(t), x_t)
-        gain = alpha * self.std**2 / (alpha**2 * self.std**2 + sigma**2)
-        x0 = self.mean + gain * (x_t - alpha * self.mean)
-        return Prediction.from_x0(self.schedule, x_t, t, x0)
+    return level if isinstance(level, NoiseLevel) else schedule.at(level)
 
 
-class GaussianMixtureDenoiser(AbstractExactDenoiser):
-    """Exact for data from a mixture of isotropic Gaussians, sum_k weights_k N(means_k, stds_k² I).
+def plain(cond: Cond) -> Cond:
+    """What a backbone sees of a condition: labels alone come bare, and an empty dict is none."""
+    if isinstance(cond, dict):
+        if not cond:
+            return None
+        if cond.keys() == {"label"}:
+            return cond["label"]
+    return cond
 
-    With r_k(x_t) the probability that x_t came from component k, a Gaussian N(alpha·m_k, s_k²·alpha² +
-    sigma²) there, E[x0 | x_t] = sum_k r_k · (m_k + alpha·s_k²/(alpha²·s_k² + sigma²)·(x_t − alpha·m_k)).
 
-    An integer `cond` picks one component for each example; a negative one means the whole mixture.
+def fill_null(cond: Cond, null: Cond, batch: int) -> Cond:
+    """The condition, or the null condition of every example if none is given."""
+    if cond is not None or null is None:
+        return cond
+    return jax.tree.map(lambda n: jnp.broadcast_to(_null_array(n), (batch, *np.shape(n))), null)
+
+
+def null_like(cond: Cond, null: Cond) -> Cond:
+    """The null condition for every example of `cond`."""
+    return jax.tree.map(
+        lambda c, n: jnp.broadcast_to(_null_array(n).astype(c.dtype), c.shape), cond, null
+    )
+
+
+def _null_array(null: Any) -> Array:
+    return jnp.asarray(null, jnp.int32) if isinstance(null, int) else jnp.asarray(null)
+
+
+def check_pair(schedule: AbstractSchedule, parameterization: AbstractParameterization) -> None:
+    """**Raises:** `ValueError` if a parameterization has no finite map to x0 at some level of a schedule.
+
+    Nothing is checked while numbers are traced.
     """
-
-    weights: Float[Array, " components"]
-    means: Float[Array, "components *shape"]
-    stds: Float[Array, " components"]
-    schedule: AbstractSchedule
-
-    def __call__(
-        self, x_t: Batch, t: Time, cond: Cond = None, *, key: PRNGKey | None = None
-    ) -> Prediction:
-        """The posterior mean; `key` is not used."""
-        time = jnp.broadcast_to(t, x_t.shape[:1])
-        alpha, sigma = self.schedule.alpha(time)[:, None], self.schedule.sigma(time)[:, None]
-        components = self.means.reshape(len(self.means), -1)  # (k, d)
-        x = x_t.reshape(len(x_t), -1)  # (b, d)
-        variance = alpha**2 * self.stds**2 + sigma**2  # (b, k)
-        offset = x[:, None, :] - alpha[:, :, None] * components  # (b, k, d)
-        log_likelihood = -0.5 * (
-            jnp.sum(offset**2, axis=-1) / variance + x.shape[1] * jnp.log(variance)
-        )
-        log_prior = jnp.log(self.weights)[None]
-        if cond is not None:
-            chosen = jax.nn.one_hot(cond, len(self.weights))
-            log_prior = jnp.where((cond < 0)[:, None], log_prior, jnp.log(chosen))
-        responsibility = jax.nn.softmax(log_likelihood + log_prior, axis=-1)
-        gain = alpha * self.stds**2 / variance
-        posterior_mean = components + gain[:, :, None] * offset
-        x0 = jnp.sum(responsibility[:, :, None] * posterior_mean, axis=1).reshape(x_t.shape)
-        return Prediction.from_x0(self.schedule, x_t, t, x0)
+    if is_traced((schedule, parameterization)):
+        return
+    with jax.ensure_compile_time_eval():
+        total = schedule.num_timesteps
+        times = jnp.asarray(sorted({1.0 / total, 0.5, 1.0 - 0.5 / total, 1.0}))
+        c = parameterization.coefficients(schedule, schedule.at(times))
+        finite = np.isfinite(np.stack([np.asarray(v) for v in c])).all(axis=0)
+        bad = ~finite | (np.asarray(c.c_out) == 0.0)
+        signal = float(schedule.at(1.0).alpha)
+    if not bad.any():
+        return
+    name, where = type(parameterization).__name__, float(times[np.argmax(bad)])
+    reason = (
+        "nothing of the signal is left at t = 1, where x0 cannot be found from such a prediction"
+        if signal == 0.0 and where == 1.0
+        else f"its coefficients are not finite at t = {where:g}"
+    )
+    raise ValueError(
+        f"{name} cannot be used with this {type(schedule).__name__}: {reason}; choose "
+        "VPrediction or X0Prediction "
+        "(VelocityPrediction for FlowSchedule), or a schedule that keeps some signal"
+    )

@@ -1,9 +1,32 @@
-"""Random keys as plain numbers, for files and exported programs, which know no key type."""
+"""Random keys: one for each role, and keys as plain numbers for files and exported programs.
 
-from typing import Any
+A key that is used twice gives the same numbers twice. Whoever needs several independent sources from one
+key therefore takes one for each role: `role(key, NOISE)`. In jax `split(key, n)[i]` equals
+`fold_in(key, i)`, so the numbers of the roles are far from those of images, steps and parts.
+"""
+
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
+
+from diffusion_eqx._typing import PRNGKey
+
+# Each number spells four letters of its name in ASCII. They are fixed: a resumed run depends on them.
+INIT: Final = 0x494E4954  # Initial weights.
+DATA: Final = 0x44415441  # The order of the data, and augmentation.
+STEP: Final = 0x53544550  # Training: step i has the key fold_in(role(key, STEP), i).
+TIME: Final = 0x54494D45  # The noise levels of a batch.
+NOISE: Final = 0x4E4F4953  # The noise of a batch.
+DROP: Final = 0x44524F50  # Which conditions are dropped.
+NET: Final = 0x4E455457  # The network's own randomness, such as dropout.
+EVAL: Final = 0x4556414C  # Evaluation.
+CALLBACK: Final = 0x43414C4C  # Callbacks of a training run.
+
+
+def role(key: PRNGKey, number: int) -> PRNGKey:
+    """The key of one role. It is independent of the keys of other roles and of what `key` is split into."""
+    return jax.random.fold_in(key, number)
 
 
 def is_key(leaf: Any) -> bool:
@@ -17,7 +40,7 @@ def to_numbers(tree: Any) -> Any:
 
 
 def to_keys(tree: Any, like: Any) -> Any:
-    """Inverse of `to_numbers`; `like` says which arrays were keys."""
+    """The inverse of `to_numbers`; `like` says which arrays were keys."""
     return jax.tree.map(
         lambda leaf, model: jax.random.wrap_key_data(leaf) if is_key(model) else leaf, tree, like
     )

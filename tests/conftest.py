@@ -23,10 +23,11 @@ _hook = install_import_hook(
             "losses",
             "models",
             "nn",
-            "parameterization",
+            "exact",
+            "parameterizations",
+            "recipes",
             "samplers",
             "schedules",
-            "variational",
         )
     ],
     "beartype.beartype",

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_eqx.models.array_file import path_name
+from diffusion_eqx.models import path_name
 
 
 def is_shape(leaf: Any) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 
 from diffusion_eqx.config import UNetBackboneConfig
-from diffusion_eqx.models.build import attention_levels
+from diffusion_eqx.models import attention_levels
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,29 @@
+"""Data sets of arrays: what they hold, what they refuse, and their batches."""
+
 import gzip
+import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from jaxtyping import TypeCheckError
 
 from diffusion_eqx.data import (
     ArrayDataset,
+    Dataset,
     ImageDataset,
+    ImagesInMemory,
     digits,
     emoji,
     fashion_mnist,
-    image_grid,
-    save_picture,
     to_bytes,
     to_unit_range,
 )
+
+# The tests' own type checking may refuse a wrong type before the library does.
+REFUSED = (ValueError, TypeCheckError)
+BYTES = np.arange(3 * 4 * 4, dtype=np.uint8).reshape(3, 4, 4, 1)
 
 
 def test_fashion_mnist_is_whole():
@@ -63,12 +71,17 @@ def test_a_missing_or_other_font_says_what_to_install(tmp_path, monkeypatch):
         emoji()
 
 
-def test_bytes_and_floats_are_inverse():
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
+def test_bytes_and_floats_are_inverse(array):
     values = np.arange(256, dtype=np.uint8)
-    floats = np.asarray(to_unit_range(values))
+    floats = to_unit_range(array(values))
+    assert isinstance(floats, type(array(values)))
+    assert floats.dtype == np.float32
     assert (floats[0], floats[-1]) == (-1.0, 1.0)
     np.testing.assert_array_equal(to_bytes(floats), values)
+    np.testing.assert_array_equal(to_bytes(values), values)
     np.testing.assert_array_equal(to_bytes(np.array([-5.0, 5.0])), [0, 255])
+    np.testing.assert_array_equal(to_unit_range(floats), floats)
 
 
 def test_batches_are_a_function_of_seed_and_number():
@@ -80,51 +93,125 @@ def test_batches_are_a_function_of_seed_and_number():
     assert not np.array_equal(first[0]["images"], first[28]["images"])
 
 
-def test_an_epoch_shows_every_image_once():
-    data = ImageDataset(np.zeros((12, 1, 1, 1), np.uint8), np.arange(12))
+def test_an_epoch_shows_every_image_once_with_its_own_label():
+    data = ImageDataset(np.arange(12, dtype=np.uint8).reshape(12, 1, 1, 1), np.arange(12))
     stream = data.batches(4, seed=0)
-    epochs = [np.concatenate([stream[3 * e + i]["labels"] for i in range(3)]) for e in range(3)]
+    batches = [stream[number] for number in range(9)]
+    for batch in batches:
+        np.testing.assert_array_equal(batch["images"].reshape(4), batch["labels"])
+    epochs = [np.concatenate([b["labels"] for b in batches[3 * e : 3 * e + 3]]) for e in range(3)]
     for epoch in epochs:
         np.testing.assert_array_equal(np.sort(epoch), np.arange(12))
     assert not np.array_equal(epochs[0], epochs[1])
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "message"),
-    [
-        (np.zeros((3, 4, 4)), None, "N, H, W, C"),
-        (np.zeros((0, 4, 4, 1)), None, "non-empty"),
-        (np.zeros((3, 4, 4, 1), np.int32), None, "uint8 or floating"),
-        (np.full((3, 4, 4, 1), 255.0), None, r"\[-1, 1\].*127.5"),
-        (np.full((3, 4, 4, 1), np.nan), None, r"\[-1, 1\]"),
-        (np.zeros((3, 4, 4, 1)), np.zeros(2, int), "3 integers"),
-        (np.zeros((3, 4, 4, 1)), np.zeros(3), "3 integers"),
-    ],
+    ("batch_size", "seed", "message"),
+    [(0, 0, "batch_size"), (2.0, 0, "batch_size"), (2, -1, "seed"), (2, "a", "seed")],
 )
-def test_unfit_data_are_refused(images, labels, message):
-    with pytest.raises(ValueError, match=message):
-        ImageDataset(images, labels)
-
-
-def test_grid_places_images_in_reading_order(tmp_path):
-    images = np.linspace(-1, 1, 5, dtype=np.float32)[:, None, None, None] * np.ones((1, 2, 3, 1))
-    grid = image_grid(images, columns=3, margin=1)
-    assert grid.shape == (7, 13, 1)
-    np.testing.assert_array_equal(grid[1, [1, 5, 9], 0], [0, 64, 128])
-    np.testing.assert_array_equal(grid[4, [1, 5, 9], 0], [191, 255, 255])
-    save_picture(tmp_path / "a" / "grid.png", grid, zoom=2)
-    assert Image.open(tmp_path / "a" / "grid.png").size == (26, 14)
+def test_batches_of_wrong_size_or_seed_are_refused(batch_size, seed, message):
+    with pytest.raises(REFUSED, match=message):
+        ImageDataset(BYTES).batches(batch_size, seed=seed)
 
 
 @pytest.mark.parametrize(
-    ("examples", "labels", "message"),
+    ("images", "message"),
     [
-        (np.zeros((0, 2)), None, "non-empty"),
-        (np.zeros((3, 2), np.int32), None, "floating-point"),
-        (np.array([[0.0, np.nan]]), None, "not finite"),
-        (np.zeros((3, 2)), np.zeros(2, np.int32), "labels must be 3"),
+        (np.zeros((3, 4, 4)), r"N, H, W, C.*images\[\.\.\., None\]"),
+        (np.zeros((0, 4, 4, 1)), "non-empty"),
+        (np.zeros((3, 4, 4, 0)), "non-empty"),
+        (np.zeros((3, 4, 4, 1), np.int32), "uint8 or floating"),
+        (np.full((3, 4, 4, 1), -3.0), r"\[-1, 1\].*\[-3, -3\].*scale or clip"),
+        (BYTES.astype(float), r"\[-1, 1\].*\[0, 47\].*127.5"),
+        (BYTES / 255.0, r"\[-1, 1\].*\[0, 0.18.*2 \* images - 1"),
+        (np.where(BYTES == 17, np.nan, -0.5), "finite.*1 of 3.*first is number 1"),
+        (np.where(BYTES == 40, np.inf, -0.5), "finite.*1 of 3.*first is number 2"),
+        ([np.zeros((4, 4, 1)), np.zeros((5, 4, 1))], "one shape"),
     ],
 )
-def test_wrong_examples_are_refused(examples, labels, message):
+def test_unfit_images_are_refused(images, message):
+    with pytest.raises(ValueError, match=message) as refusal:
+        ImageDataset(images)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "message"),
+    [
+        ([0, 1], (), "3 integers"),
+        ([0.0, 1.0, 2.0], (), "3 integers"),
+        ([True, False, True], (), "3 integers"),
+        ([[0], [1], [2]], (), "3 integers"),
+        ([0, -1, 2], (), "label 1 is -1"),
+        ([0, 1, 2], ("a", "b"), "go up to 2.*only 2 names.*give 3"),
+        (None, ("a",), "no labels"),
+        ([0, 1, 1], ("a", "a"), "different"),
+        ([0, 1, 1], "ab", "sequence of texts"),
+    ],
+)
+@pytest.mark.parametrize("kind", [ImageDataset, ArrayDataset])
+def test_unfit_labels_and_names_are_refused(kind, labels, names, message):
+    with pytest.raises(ValueError, match=message) as refusal:
+        kind(np.linspace(-1, 1, 48).reshape(3, 4, 4, 1), labels, names)
+    assert "\n" not in str(refusal.value)
+
+
+def test_names_are_texts():
+    with pytest.raises(REFUSED, match="class_names"):
+        ImageDataset(BYTES, [0, 1, 1], (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        (np.zeros((0, 2)), "non-empty"),
+        (np.zeros(3), "non-empty"),
+        (np.zeros((3, 2), np.int32), "floating-point"),
+        (np.array([[0.0, np.nan]]), "finite.*first is number 0"),
+        ([[0.0], [0.0, 1.0]], "one shape"),
+    ],
+)
+def test_wrong_examples_are_refused(examples, message):
     with pytest.raises(ValueError, match=message):
-        ArrayDataset(examples, labels)
+        ArrayDataset(examples)
+
+
+def test_lists_and_jax_arrays_are_data_too():
+    images = [np.full((2, 2, 1), value) for value in (-1.0, 0.5)]
+    for given in (images, jnp.asarray(np.stack(images))):
+        data = ImageDataset(given, [1, 0], ["a", "b"])
+        assert isinstance(data.images, np.ndarray)
+        np.testing.assert_array_equal(data.images, np.stack(images))
+        assert data.labels.dtype == np.int32
+        assert data.class_names == ("a", "b")
+
+
+def test_a_data_set_says_what_it_is_in_one_short_line():
+    data = ImageDataset(BYTES, [0, 4, 1])
+    assert (data.shape, data.num_classes, data.class_names) == ((4, 4, 1), 5, ())
+    assert repr(data) == "ImageDataset(3 images of shape (4, 4, 1), uint8, 5 classes)"
+    # A part of a data set may lack a class, and has as many classes as the whole.
+    named = ImageDataset(BYTES, [0, 2, 1], ("a", "b", "c", "d"))
+    assert named.num_classes == 4
+    assert "4 classes: a, b, c, …" in repr(named)
+    points = ArrayDataset(np.zeros((5, 2), np.float32))
+    assert (points.shape, points.num_classes) == ((2,), None)
+    assert repr(points) == "ArrayDataset(5 examples of shape (2,), float32, no labels)"
+
+
+def test_they_are_data_sets_as_training_asks_for():
+    assert isinstance(ImageDataset(BYTES), ImagesInMemory)
+    points = ArrayDataset(np.zeros((5, 2)))
+    assert isinstance(points, Dataset)
+    assert not isinstance(points, ImagesInMemory)
+
+
+def test_importing_the_room_loads_nothing_heavy():
+    heavy = ("PIL", "matplotlib", "sklearn", "fontTools", "grain", "orbax", "scipy")
+    code = (
+        "import sys, numpy, diffusion_eqx.data as data\n"
+        "data.ImageDataset(numpy.zeros((2, 4, 4, 1), numpy.uint8), [0, 1])\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -2,10 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from diffusion_eqx.parameterization import Epsilon, Sample, VPrediction
 
 from diffusion_eqx.denoiser import Denoiser, GaussianDenoiser, GaussianMixtureDenoiser
 from diffusion_eqx.guidance import ClassifierFreeGuidance, ClipDenoised
-from diffusion_eqx.parameterization import Epsilon, Sample, VPrediction
 from diffusion_eqx.schedules import DiscreteSchedule, cosine_betas, like, linear_betas
 from tests.oracle_network import OracleNetwork
 

@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from diffusion_eqx.parameterization import Epsilon
+from diffusion_eqx.variational import HybridLoss, bound_terms, discretized_log_likelihood
 from scipy import integrate, stats
 
 from diffusion_eqx.denoiser import GaussianDenoiser, Prediction
 from diffusion_eqx.losses import DenoisingLoss
-from diffusion_eqx.parameterization import Epsilon
 from diffusion_eqx.schedules import DiscreteSchedule, VPSchedule, cosine_betas, linear_betas
-from diffusion_eqx.variational import HybridLoss, bound_terms, discretized_log_likelihood
 
 BETAS = np.linspace(1e-4, 0.02, 1000)
 LINEAR = DiscreteSchedule(BETAS)

@@ -1,5 +1,7 @@
 """Configuration of noise schedules."""
 
+import math
+import warnings
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -8,9 +10,17 @@ from pydantic.dataclasses import dataclass
 from diffusion_eqx.config.base import STRICT
 
 ScheduleType = Literal["linear", "scaled_linear", "cosine", "sigmoid", "vp", "ve", "edm", "flow"]
+Beta = Annotated[float, Field(gt=0.0)]
 
 # Schedules that are given by betas.
 _DISCRETE = ("linear", "scaled_linear", "cosine", "sigmoid")
+
+# The betas of Ho et al. (2020), and the number of timesteps for which they were chosen.
+_BETA_START, _BETA_END, _TIMESTEPS = 1e-4, 2e-2, 1000
+
+# Sampling starts at pure noise. Where more than this share of the signal is left at t = 1, training never
+# showed the network such a start, and samples are biased. Stable Diffusion leaves 0.07.
+_MOST_SIGNAL_AT_END = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -25,27 +35,36 @@ class NoiseScheduleConfig:
       (Karras et al. 2022) or `flow` (the straight path of rectified flow).
     - `num_timesteps`: T, the number of noise levels that are trained.
     - `beta_start`, `beta_end`: the first and last beta, of `linear`, `scaled_linear` and `sigmoid`; and of
-      `vp`, whose beta(t) runs from T·beta_start to T·beta_end.
+      `vp`, whose beta(t) runs from T·beta_start to T·beta_end. None: 1e-4 and 0.02 for a thousand
+      timesteps; for another T they are scaled, so that the same noise is reached: see `betas`.
     - `sigma_min`, `sigma_max`: the least and greatest standard deviation of the noise, of `ve` and `edm`.
     - `rescale_zero_terminal_snr`: change the betas so that nothing of the signal is left at the end (Lin et
       al. 2024).
+
+    **Warns:** `UserWarning` if the betas leave more than a tenth of the signal at t = 1, where sampling
+    starts from pure noise: samples would be biased.
     """
 
     name: str = "schedule"
     schedule_type: ScheduleType = "linear"
     num_timesteps: Annotated[int, Field(ge=1)] = 1000
-    beta_start: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-4
-    beta_end: Annotated[float, Field(gt=0.0, lt=1.0)] = 2e-2
+    beta_start: Beta | None = None
+    beta_end: Beta | None = None
     sigma_min: Annotated[float, Field(gt=0.0)] = 0.002
     sigma_max: Annotated[float, Field(gt=0.0)] = 80.0
     rescale_zero_terminal_snr: bool = False
 
     @model_validator(mode="after")
     def _numbers_agree(self) -> "NoiseScheduleConfig":
-        if self.beta_start > self.beta_end:
+        first, last = self.betas
+        if first > last:
             raise ValueError(
-                f"beta_start must not exceed beta_end; got beta_start={self.beta_start} and "
-                f"beta_end={self.beta_end}"
+                f"beta_start must not exceed beta_end; got beta_start={first:g} and beta_end={last:g}"
+            )
+        if last >= 1.0 and self.schedule_type != "vp":
+            raise ValueError(
+                f"beta_start and beta_end are shares of a variance and must be less than 1; got "
+                f"beta_start={first:g} and beta_end={last:g}"
             )
         if self.sigma_min >= self.sigma_max:
             raise ValueError(
@@ -57,9 +76,64 @@ class NoiseScheduleConfig:
                 f"rescale_zero_terminal_snr changes betas, which schedule_type={self.schedule_type!r} does "
                 f"not have; choose one of {', '.join(_DISCRETE)}"
             )
+        if self.signal_at_end > _MOST_SIGNAL_AT_END:
+            warnings.warn(
+                f"this noise schedule leaves {self.signal_at_end:.2f} of the signal at t = 1 "
+                f"(num_timesteps={self.num_timesteps}, betas from {first:g} to {last:g}), where sampling "
+                "starts from pure noise: samples will be biased. Leave out beta_start and beta_end, which "
+                "scales them with num_timesteps, raise beta_end, or choose schedule_type='cosine'",
+                stacklevel=2,
+            )
         return self
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """The first and the last beta: as given, or else 1e-4 and 0.02 scaled to `num_timesteps` = T.
+
+        A default beta b becomes 1 − (1 − b)^(1000/T), so that the timesteps together leave as much of the
+        signal as a thousand do. For `vp` it becomes b·1000/T: its beta(t) runs from 0.1 to 20 for every T.
+        """
+        given = (self.beta_start, self.beta_end)
+        first, last = (
+            self._scaled(default) if beta is None else beta
+            for beta, default in zip(given, (_BETA_START, _BETA_END), strict=True)
+        )
+        return first, last
+
+    def _scaled(self, beta: float) -> float:
+        if self.num_timesteps == _TIMESTEPS:
+            return beta
+        ratio = _TIMESTEPS / self.num_timesteps
+        if self.schedule_type == "vp":
+            return beta * ratio
+        return -math.expm1(ratio * math.log1p(-beta))
 
     @property
     def signal_vanishes(self) -> bool:
         """Whether nothing of the signal is left at t = 1."""
         return self.schedule_type == "flow" or self.rescale_zero_terminal_snr
+
+    @property
+    def signal_at_end(self) -> float:
+        """alpha(1), as `betas` decide it; 0 for schedules that do not depend on them."""
+        total, (first, last) = self.num_timesteps, self.betas
+        if self.signal_vanishes:
+            return 0.0
+        match self.schedule_type:
+            case "vp":
+                return math.exp(-total * (first + last) / 4)
+            case "linear":
+                betas = _line(first, last, total)
+            case "scaled_linear":
+                betas = [root**2 for root in _line(first**0.5, last**0.5, total)]
+            case "sigmoid":
+                rising = [1 / (1 + math.exp(-x)) for x in _line(-6.0, 6.0, total)]
+                betas = [first + (last - first) * share for share in rising]
+            case _:
+                return 0.0
+        return math.exp(sum(math.log1p(-beta) for beta in betas) / 2)
+
+
+def _line(first: float, last: float, count: int) -> list[float]:
+    """`count` numbers of equal spacing; the first alone if there is one."""
+    return [first + (last - first) * index / max(count - 1, 1) for index in range(count)]

@@ -1,13 +1,17 @@
-"""Real images: sources, batches in [−1, 1], and pictures on disk."""
+"""Sources of images, their batches in [−1, 1], and pictures on disk."""
 
-from diffusion_eqx.data.dataset import ArrayDataset as ArrayDataset
-from diffusion_eqx.data.dataset import Dataset as Dataset
-from diffusion_eqx.data.dataset import ImageDataset as ImageDataset
-from diffusion_eqx.data.dataset import to_bytes as to_bytes
-from diffusion_eqx.data.dataset import to_unit_range as to_unit_range
+from diffusion_eqx.data.array_dataset import ArrayDataset as ArrayDataset
+from diffusion_eqx.data.base import Batches as Batches
+from diffusion_eqx.data.base import Dataset as Dataset
+from diffusion_eqx.data.base import ImagesInMemory as ImagesInMemory
 from diffusion_eqx.data.digits import digits as digits
 from diffusion_eqx.data.emoji import emoji as emoji
 from diffusion_eqx.data.fashion_mnist import fashion_mnist as fashion_mnist
+from diffusion_eqx.data.image_dataset import ImageDataset as ImageDataset
+from diffusion_eqx.data.image_folder import FolderReport as FolderReport
+from diffusion_eqx.data.image_folder import ImageFolder as ImageFolder
 from diffusion_eqx.data.picture import image_grid as image_grid
 from diffusion_eqx.data.picture import save_animation as save_animation
 from diffusion_eqx.data.picture import save_picture as save_picture
+from diffusion_eqx.data.pixels import to_bytes as to_bytes
+from diffusion_eqx.data.pixels import to_unit_range as to_unit_range

@@ -1,15 +1,14 @@
 """scikit-learn's digits: 1,797 real handwritten digits of 8x8 grey pixels; small enough for tests."""
 
 import numpy as np
-import sklearn.datasets
 
-from diffusion_eqx.data.dataset import ImageDataset
+from diffusion_eqx.data.image_dataset import ImageDataset
 
 
 def digits() -> ImageDataset:
-    """The digits with their labels, scaled from 0 … 16 to [−1, 1]."""
+    """The digits with their labels, scaled from 0 … 16 to [−1, 1]: (1797, 8, 8, 1) float32."""
+    import sklearn.datasets  # Loading it takes seconds.
+
     pixels, labels = sklearn.datasets.load_digits(return_X_y=True)
     images = (np.asarray(pixels) / 8.0 - 1.0).astype(np.float32).reshape(-1, 8, 8, 1)
-    return ImageDataset(
-        images, np.asarray(labels).astype(np.int32), tuple(str(d) for d in range(10))
-    )
+    return ImageDataset(images, labels, tuple(str(digit) for digit in range(10)))

@@ -4,24 +4,27 @@ import io
 from pathlib import Path
 
 import numpy as np
-from fontTools.ttLib import TTFont
-from PIL import Image
 
-from diffusion_eqx.data.dataset import ImageDataset
+from diffusion_eqx.data.image_dataset import ImageDataset
 from diffusion_eqx.data.packaged import find_packaged
 
 _PACKAGE_PLACE = "usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
 
 
 def emoji(size: int = 32, font: str | Path | None = None) -> ImageDataset:
-    """All different pictures of the font, (N, size, size, 3) uint8, without labels; in a fixed order.
+    """All different pictures of the font: (N, size, size, 3) uint8 on white, in a fixed order, no labels.
 
-    `font`: the file NotoColorEmoji.ttf; by default the places where Debian's package
-    `fonts-noto-color-emoji` puts it are searched. The pictures are free (SIL Open Font License).
+    - `size`: pixels of a side.
+    - `font`: the file NotoColorEmoji.ttf. By default it is taken from where Debian's package
+      `fonts-noto-color-emoji` puts it.
 
-    **Raises:** `FileNotFoundError` that says where was searched and how to get the file; `ValueError` if
-    the font has no colour bitmaps.
+    The pictures are free (SIL Open Font License).
+
+    **Raises:** `FileNotFoundError` if the font is not found; the message names the places searched and the
+    package to install. `ValueError` if the font has no colour bitmaps.
     """
+    from fontTools.ttLib import TTFont  # A package of its own that only this data set needs.
+
     path = (
         Path(font)
         if font is not None
@@ -42,6 +45,8 @@ def emoji(size: int = 32, font: str | Path | None = None) -> ImageDataset:
 
 
 def _on_white(bitmap: bytes, size: int) -> np.ndarray:
+    from PIL import Image
+
     picture = Image.open(io.BytesIO(bitmap)).convert("RGBA")
     side = max(picture.size)
     canvas = Image.new("RGBA", (side, side), "white")

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from diffusion_eqx.data.dataset import ImageDataset
+from diffusion_eqx.data.image_dataset import ImageDataset
 from diffusion_eqx.data.packaged import find_packaged
 
 CLASS_NAMES = (
@@ -28,18 +28,20 @@ _PACKAGE_PLACE = "usr/share/datasets/fashion-mnist"
 def fashion_mnist(
     split: Literal["train", "test"] = "train", folder: str | Path | None = None
 ) -> ImageDataset:
-    """Read Fashion-MNIST from the files of Debian's package `dataset-fashion-mnist`.
+    """Fashion-MNIST with its labels: (60000 or 10000, 28, 28, 1) uint8.
 
-    `folder` holds the four original `*-ubyte.gz` files; by default the places where the package puts
-    them are searched.
+    - `split`: the 60,000 images for training, or the 10,000 for testing.
+    - `folder`: holds the four original `*-ubyte.gz` files. By default they are taken from where Debian's
+      package `dataset-fashion-mnist` puts them.
 
-    **Raises:** `FileNotFoundError` that says where was searched and how to get the files.
+    **Raises:** `FileNotFoundError` if a file is not found; the message names the places searched and the
+    package to install.
     """
     prefix = {"train": "train", "test": "t10k"}[split]
     folder = _find() if folder is None else Path(folder)
     images = _read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", header=16)
     labels = _read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", header=8)
-    return ImageDataset(images.reshape(-1, 28, 28, 1), labels.astype(np.int32), CLASS_NAMES)
+    return ImageDataset(images.reshape(-1, 28, 28, 1), labels, CLASS_NAMES)
 
 
 def _find() -> Path:

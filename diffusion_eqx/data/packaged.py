@@ -1,15 +1,21 @@
-"""Where Debian's packages put what they hold."""
+"""Files that Debian packages bring."""
 
 import sys
 from pathlib import Path
 
 
 def find_packaged(file: str, *, what: str, package: str, remedy: str) -> Path:
-    """The path of a package's `file`, which has no leading slash.
+    """The path of a file that a Debian package brings.
 
-    Searched for on the machine, and where set-up without rights unpacks packages beside the interpreter.
+    - `file`: its path inside the package, without a leading slash.
+    - `what`: what the file holds, for the message.
+    - `package`: the name of the package.
+    - `remedy`: what a caller may give instead.
 
-    **Raises:** `FileNotFoundError` that says what was searched where, to install `package`, or `remedy`.
+    The file is looked for under `/`, and beside the Python interpreter, where this project's set-up unpacks
+    packages for users who may not install any.
+
+    **Raises:** `FileNotFoundError` that names the places searched, the package and the remedy.
     """
     places = [Path("/") / file, Path(sys.prefix) / "debian" / file]
     for place in places:

@@ -1,35 +1,69 @@
 """Autoguidance: a model guided by a bad version of itself."""
 
-from typing import ClassVar
+from typing import Any
 
-from diffusion_eqx._typing import Batch, Cond, PRNGKey, Time
+import equinox as eqx
+from jaxtyping import Array
+
+from diffusion_eqx._typing import Batch, Cond
+from diffusion_eqx._values import is_traced, number
 from diffusion_eqx.denoiser import AbstractDenoiser, Prediction
-from diffusion_eqx.guidance.base import AbstractTwoBranchGuidance
-from diffusion_eqx.guidance.classifier_free import Scale, extra_scale
-from diffusion_eqx.schedules import like
+from diffusion_eqx.guidance.base import AbstractTwoBranchGuidance, guidance_of, names_taken, take
+from diffusion_eqx.guidance.branches import Interval, extra_scale, within
+from diffusion_eqx.schedules import NoiseLevel, over
 
 
 class Autoguidance(AbstractTwoBranchGuidance):
     """weak + w·(main − weak) (Karras et al. 2024, eq. 3).
 
-    `weak` is a smaller or less trained model of the same data and conditioning, with the same schedule;
-    both see the same `cond`, so that unconditional models can be guided too. w = 1 is exactly the main
-    model. `guidance_scale` and `interval` as in `ClassifierFreeGuidance`. Cost: both models each call.
+    Both models see the same condition, so that unconditional models can be guided too. w = 1 is the
+    main model. Cost: both models in each call.
+
+    - `weak`: a denoiser, smaller or less trained, of the same data and condition, with the same
+      schedule and without guidance of its own.
+    - `guidance_scale`, `interval`: as in `ClassifierFreeGuidance`.
+
+    **Raises:** `ValueError` if `weak` is guided; by `Guided`, if its schedule is another one.
     """
 
-    denoiser: AbstractDenoiser
     weak: AbstractDenoiser
-    guidance_scale: Scale
-    interval: tuple[float, float] = (0.0, 1.0)
+    guidance_scale: Any = number(
+        2.0,
+        neutral=1.0,
+        minimum=0.0,
+        maximum=100.0,
+        about="strength of guidance; 1 is the main model alone",
+    )
+    interval: Interval = None
 
-    keeps_pair: ClassVar[bool] = True
+    def __check_init__(self):
+        carried = guidance_of(self.weak)
+        if carried:
+            raise ValueError(
+                f"the weak model of autoguidance carries {type(carried[0]).__name__}; give it "
+                "unguided, since what "
+                "it lacks is what guides"
+            )
+
+    def check(self, denoiser: AbstractDenoiser) -> None:
+        """**Raises:** `ValueError` if the two models have different schedules."""
+        pair = (self.weak.schedule, denoiser.schedule)
+        if not is_traced(pair) and not bool(eqx.tree_equal(*pair)):
+            raise ValueError(
+                "the weak model of autoguidance has another noise schedule than the main one,"
+                " so that their "
+                "predictions at one time belong to different noise; train both with one schedule"
+            )
 
     def __call__(
-        self, x_t: Batch, t: Time, cond: Cond = None, *, key: PRNGKey | None = None
+        self, denoiser: AbstractDenoiser, x: Batch, level: NoiseLevel, cond: Cond
     ) -> Prediction:
         """The guided prediction."""
-        main = self.denoiser(x_t, t, cond, key=key)
-        weak = self.weak(x_t, t, cond, key=key)
-        extra = like(extra_scale(self.guidance_scale, self.interval, t), x_t)
-        x0 = main.x0 + extra * (main.x0 - weak.x0)
-        return Prediction.from_x0(self.schedule, x_t, t, x0, main.variance_fraction)
+        _, seen = take(cond, names_taken(denoiser))
+
+        def guided(inside: Array) -> Prediction:
+            main, weak = denoiser(x, level, cond), self.weak(x, level, seen)
+            extra = over(extra_scale(self.guidance_scale, level, inside), x)
+            return main.with_x0(x, level, main.x0 + extra * (main.x0 - weak.x0))
+
+        return within(self.interval, level, guided, lambda: denoiser(x, level, cond))

@@ -1,62 +1,61 @@
 """Classifier guidance: the gradient of a noisy classifier moves the prediction."""
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Batch, Cond, PRNGKey, Time
+from diffusion_eqx._typing import Batch, Cond
+from diffusion_eqx._values import number
 from diffusion_eqx.denoiser import AbstractDenoiser, Prediction
-from diffusion_eqx.guidance.base import AbstractGuidance
-from diffusion_eqx.guidance.classifier_free import Scale, scale_at
-from diffusion_eqx.schedules import like
+from diffusion_eqx.guidance.base import AbstractGuidance, take
+from diffusion_eqx.guidance.branches import scale_at
+from diffusion_eqx.schedules import NoiseLevel, over
 
 
 class ClassifierGuidance(AbstractGuidance):
-    """eps − s·sigma·grad log p(y | x_t) (Dhariwal & Nichol 2021, algorithm 2).
+    """eps − w·sigma·grad log p(y | x) (Dhariwal & Nichol 2021, algorithm 2).
 
-    `classifier(x_t, t) -> logits` must have been trained on noisy examples; `t` is (batch,). `class_label`
-    is one class for all, or one for each example. `guidance_scale` is s; 0 is no guidance. It may stand
-    around classifier-free guidance or inside of it, with the same effect. Cost: a gradient of the
-    classifier each call.
+    The classes y are `cond["class_label"]`, integers (batch,). It may stand around classifier-free
+    guidance or inside of it. Cost: a gradient of the classifier in each call.
+
+    - `classifier`: `(x, level) -> logits` (batch, classes), trained on noisy examples; the level is
+      of shape (batch,).
+    - `guidance_scale`: w, a number or a function of the level; 0 is no guidance.
     """
 
-    denoiser: AbstractDenoiser
-    classifier: Callable[[Batch, Float[Array, " batch"]], Float[Array, "batch classes"]]
-    guidance_scale: Scale
-    class_label: int | Int[Array, ""] | Int[Array, " batch"]
+    classifier: Callable[[Batch, NoiseLevel], Float[Array, "batch classes"]]
+    guidance_scale: Any = number(
+        1.0,
+        neutral=0.0,
+        minimum=0.0,
+        maximum=100.0,
+        about="strength of the classifier's pull; 0 is none",
+    )
 
-    keeps_pair: ClassVar[bool] = True
+    takes: ClassVar[tuple[str, ...]] = ("class_label",)
 
     def __call__(
-        self, x_t: Batch, t: Time, cond: Cond = None, *, key: PRNGKey | None = None
+        self, denoiser: AbstractDenoiser, x: Batch, level: NoiseLevel, cond: Cond
     ) -> Prediction:
-        """The guided prediction; `cond` goes to the wrapped denoiser.
+        """The guided prediction.
 
-        **Raises:** `ValueError` if there are labels of another number than there are examples.
+        **Raises:** `ValueError` if `cond` has no "class_label".
         """
-        predicted = self.denoiser(x_t, t, cond, key=key)
-        labels = self.class_label
-        # Inside classifier-free guidance the batch is doubled.
-        if isinstance(labels, jax.Array) and labels.ndim == 1:
-            if len(x_t) % len(labels):
-                raise ValueError(
-                    f"class_label has {len(labels)} labels for a batch of {len(x_t)} examples; give one "
-                    "for each, or one for all"
-                )
-            labels = jnp.tile(labels, len(x_t) // len(labels))
-        labels = jnp.broadcast_to(jnp.asarray(labels, jnp.int32), x_t.shape[:1])
-        times = jnp.broadcast_to(t, x_t.shape[:1])
+        own, rest = take(cond, self.takes)
+        labels = own["class_label"].astype(jnp.int32)
+        predicted = denoiser(x, level, rest)
+        levels = jax.tree.map(lambda a: jnp.broadcast_to(a, x.shape[:1]), level)
 
         def log_likelihood(x: Batch) -> Float[Array, ""]:
-            logits = jax.nn.log_softmax(self.classifier(x, times))
+            logits = jax.nn.log_softmax(self.classifier(x, levels))
             return jnp.take_along_axis(logits, labels[:, None], axis=-1).sum()
 
-        gradient = jax.grad(log_likelihood)(x_t)
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        gradient = jax.grad(log_likelihood)(x)
         # In x0 the shift has a pole where there is no signal; there a classifier knows nothing anyway.
-        shift = jnp.where(alpha > 0.0, sigma**2 / jnp.maximum(alpha, 1e-12), 0.0)
-        x0 = predicted.x0 + like(scale_at(self.guidance_scale, t) * shift, x_t) * gradient
-        return Prediction.from_x0(self.schedule, x_t, t, x0, predicted.variance_fraction)
+        some = level.alpha > 0.0
+        shift = jnp.where(some, level.sigma**2 / jnp.where(some, level.alpha, 1.0), 0.0)
+        x0 = predicted.x0 + over(scale_at(self.guidance_scale, level) * shift, x) * gradient
+        return predicted.with_x0(x, level, x0)

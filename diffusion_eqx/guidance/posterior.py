@@ -1,12 +1,14 @@
 """Inverse problems: samples of x0 given a measurement y = A(x0) + noise, by guidance.
 
-By Bayes' rule the score of p(x_t | y) is that of p(x_t) plus grad log p(y | x_t). Every method here takes
-p(x0 | x_t) for a Gaussian around the prediction, whose gradient is, J being d x0(x_t)/d x_t,
+By Bayes' rule the score of p(x | y) is that of p(x) plus grad log p(y | x). Every method here takes
+p(x0 | x) for a Gaussian around the prediction, whose gradient is, J being d x0(x)/dx,
 
-    grad log p(y | x_t) = J^T A^T v,    v = (noise_std² + A V A^T)^-1 (y − A(x0)),
+    grad log p(y | x) = J^T A^T v,    v = (noise_std² + A V A^T)^-1 (y − A(x0)),
 
-and so x0 + (sigma²/alpha)·J^T A^T v the guided prediction. They differ in V, the covariance of
-p(x0 | x_t), which is (sigma²/alpha)·J for an exact denoiser (Tweedie's second formula).
+and so x0 + (sigma²/alpha)·J^T A^T v the guided prediction. They differ in V, the covariance of p(x0
+| x), which is (sigma²/alpha)·J for an exact denoiser (Tweedie's second formula).
+
+The measurement y is `cond["measurement"]`, with one entry for each example.
 """
 
 from abc import abstractmethod
@@ -18,67 +20,61 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Batch, Cond, PRNGKey, Real, Time
-from diffusion_eqx.denoiser import Prediction
-from diffusion_eqx.guidance.base import AbstractGuidance
-from diffusion_eqx.schedules import like
+from diffusion_eqx._typing import Batch, Cond
+from diffusion_eqx.denoiser import AbstractDenoiser, Prediction
+from diffusion_eqx.guidance.base import AbstractGuidance, take
+from diffusion_eqx.schedules import NoiseLevel, over
 
 # From a batch to a batch, of the same number of axes or not.
 Linear = Callable[[Array], Array]
-
-
-class Measurement(eqx.Module):
-    """What was measured: `value` = operator(x0) + noise_std·z with z ~ N(0, I).
-
-    `operator` maps a batch of examples to a batch of measurements, each apart; it is linear (another one
-    is replaced by its tangent at the prediction). `value` has one entry for each example, or one for all.
-    """
-
-    value: Float[Array, "batch *measured"]
-    operator: Callable[[Batch], Float[Array, "batch *measured"]]
-    noise_std: Real
+Operator = Callable[[Batch], Float[Array, "batch *measured"]]
 
 
 class AbstractPosteriorGuidance(AbstractGuidance):
-    """Guidance by a measurement. A method only weighs the residual.
+    """Guidance by a measurement; a method only weighs the residual.
 
     Cost: besides the prediction, its gradient in each call.
+
+    - `operator`: A, from a batch of examples to a batch of measurements, each apart. It is linear;
+      another one is replaced by its tangent at the prediction.
     """
 
     # A type checker takes an AbstractVar for an argument of __init__, a ClassVar not.
     if TYPE_CHECKING:
-        measurement: ClassVar[Measurement]
+        operator: ClassVar[Operator]
     else:
-        measurement: eqx.AbstractVar[Measurement]
+        operator: eqx.AbstractVar[Operator]
 
-    keeps_pair: ClassVar[bool] = True
+    takes: ClassVar[tuple[str, ...]] = ("measurement",)
 
     def __call__(
-        self, x_t: Batch, t: Time, cond: Cond = None, *, key: PRNGKey | None = None
+        self, denoiser: AbstractDenoiser, x: Batch, level: NoiseLevel, cond: Cond
     ) -> Prediction:
-        """The guided prediction; `cond` goes to the wrapped denoiser.
+        """The guided prediction; the rest of `cond` goes to the denoiser.
 
-        **Raises:** `ValueError` if there are measurements of another number of examples.
+        **Raises:** `ValueError` if `cond` has no "measurement", or one of another shape than the
+        operator gives.
         """
-        target = self.measurement.value
-        # Inside classifier-free guidance the batch is doubled.
-        if len(x_t) % len(target):
-            raise ValueError(
-                f"there are measurements of {len(target)} examples, but {len(x_t)} are drawn; give one "
-                "measurement for each, or one for all"
-            )
-        target = jnp.concatenate([target] * (len(x_t) // len(target)))
+        own, rest = take(cond, self.takes)
+        target = own["measurement"]
 
         def prediction(x: Batch) -> tuple[Batch, Prediction]:
-            predicted = self.denoiser(x, t, cond, key=key)
+            predicted = denoiser(x, level, rest)
             return predicted.x0, predicted
 
-        x0, pullback, predicted = jax.vjp(prediction, x_t, has_aux=True)
-        measured, forward = jax.linearize(self.measurement.operator, x0)
+        x0, pullback, predicted = jax.vjp(prediction, x, has_aux=True)
+        measured, forward = jax.linearize(self.operator, x0)
+        if measured.shape != target.shape:
+            raise ValueError(
+                f"the measurement has shape {target.shape}, but the operator makes "
+                f"{measured.shape} of examples "
+                f"of shape {x0.shape}; give one measurement for each example"
+            )
         transpose = jax.linear_transpose(forward, x0)
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         # Where there is no signal, J is 0 and the covariance not to be found from it.
-        unit = like(jnp.where(alpha > 0.0, sigma**2 / jnp.maximum(alpha, 1e-12), 0.0), x_t)
+        some = level.alpha > 0.0
+        unit = jnp.where(some, level.sigma**2 / jnp.where(some, level.alpha, 1.0), 0.0)
+        unit = over(unit, x)
 
         def covariance(u: Batch) -> Batch:
             return unit * pullback(u)[0]
@@ -86,15 +82,14 @@ class AbstractPosteriorGuidance(AbstractGuidance):
         def adjoint(v: Array) -> Batch:
             return transpose(v)[0]
 
-        weighed = self.weigh(target - measured, t, forward, adjoint, covariance)
-        x0 = x0 + covariance(adjoint(weighed))
-        return Prediction.from_x0(self.schedule, x_t, t, x0, predicted.variance_fraction)
+        weighed = self.weigh(target - measured, level, forward, adjoint, covariance)
+        return predicted.with_x0(x, level, x0 + covariance(adjoint(weighed)))
 
     @abstractmethod
     def weigh(
         self,
         residual: Float[Array, "batch *measured"],
-        t: Time,
+        level: NoiseLevel,
         forward: Linear,
         adjoint: Linear,
         covariance: Linear,

@@ -2,34 +2,30 @@
 
 from typing import ClassVar
 
-from diffusion_eqx._typing import Cond, Real
-from diffusion_eqx.denoiser import AbstractDenoiser
-from diffusion_eqx.samplers.base import AbstractOneStepMethod, State
-from diffusion_eqx.samplers.brownian import AbstractNoise, IndependentNoise
-from diffusion_eqx.samplers.grid import AbstractGrid, Index, TrailingGrid
+from diffusion_eqx._typing import Real
+from diffusion_eqx.samplers.base import AbstractSampler, Bound
+from diffusion_eqx.samplers.state import State
+from diffusion_eqx.samplers.temperature import temperature
+from diffusion_eqx.schedules import NoiseLevel
 
 
-class ConsistencySampler(AbstractOneStepMethod):
+class ConsistencySampler(AbstractSampler):
     """Predicts x0 and noises it afresh: x_s = alpha_s·x0 + temperature·sigma_s·z (algorithm 1).
 
-    For networks that map every noisy example to the end of its trajectory. With an ordinary denoiser,
-    whose x0 is a mean over many ends, samples are too smooth. Cost: one evaluation a step, 1 to 4 steps.
+    For networks that map every noisy example to the end of its trajectory. With an ordinary
+    denoiser, whose x0 is a mean over many ends, samples are too smooth. Cost: one evaluation a
+    step, 1 to 4 steps.
+
+    - `temperature`: scale of the noise.
     """
 
-    denoiser: AbstractDenoiser
-    grid: AbstractGrid = TrailingGrid()
-    temperature: Real = 1.0
-    noise: AbstractNoise = IndependentNoise()
+    temperature: Real = temperature()
 
-    renoises: ClassVar[bool] = False
+    reference: ClassVar[str] = "Song et al. 2023, algorithm 1"
+    about: ClassVar[str] = "x0, noised afresh, again and again"
+    use: ClassVar[str] = "consistency models only, 1 to 4 steps"
 
-    def step(self, state: State, index: Index, steps: Index, cond: Cond = None) -> State:
-        """One step; the last one (s = 0) returns x0."""
-        t, s = self.times(index, steps)
-        schedule = self.denoiser.schedule
-        x0 = self.denoiser(state.x, t, cond).x0
-        span = schedule.half_log_snr(t), schedule.half_log_snr(s)
-        noise = self.noise(state.keys, index, span, x0.shape[1:])
-        return State(
-            schedule.alpha(s) * x0 + self.temperature * schedule.sigma(s) * noise, state.keys
-        )
+    def step(self, denoise: Bound, state: State, t: NoiseLevel, s: NoiseLevel) -> State:
+        """One step; the last one returns x0."""
+        x0, _ = denoise(state.x, t)
+        return state.moved(s.noised(x0, self.temperature * self.noise(state, t, s)))

@@ -8,29 +8,39 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion_eqx._typing import Batch, Cond
-from diffusion_eqx.denoiser import AbstractDenoiser
-from diffusion_eqx.samplers.base import AbstractMethod, State
-from diffusion_eqx.samplers.brownian import BrownianNoise, path_place
+from diffusion_eqx._typing import Batch, Cond, Real
+from diffusion_eqx._values import real
+from diffusion_eqx.denoiser import AbstractDenoiser, Level, Prediction
+from diffusion_eqx.samplers.base import AbstractSampler, Bound, Walk
 from diffusion_eqx.samplers.diffrax_terms import (
     Number,
-    Silent,
     StepPath,
+    flow_level,
     flow_place,
     flow_scale,
     flow_term,
-    flow_time,
     reverse_place,
     reverse_scale,
     reverse_terms,
+    silent_terms,
 )
-from diffusion_eqx.samplers.grid import AbstractGrid, Index, UniformGrid
-from diffusion_eqx.schedules.base import GREATEST_LAMBDA, LEAST_LAMBDA
+from diffusion_eqx.samplers.grid import AbstractGrid, UniformGrid
+from diffusion_eqx.samplers.sources import BrownianNoise, path_place
+from diffusion_eqx.samplers.state import State
+from diffusion_eqx.schedules import (
+    GREATEST_LOG_SNR,
+    LEAST_LOG_SNR,
+    AbstractSchedule,
+    NoiseLevel,
+    over,
+)
 
 # Rejections in a row after which an example is given up.
 _ATTEMPTS = 50
-# The first step to try, as a part of the whole way.
+# The first step to try, and the longest allowed, as parts of the whole way. A step as long as the
+# way itself passes over all that it should see, and its estimate of the error is of no use.
 _FIRST_STEP = 0.01
+_LONGEST_STEP = 0.1
 
 
 class _Progress(eqx.Module):
@@ -43,85 +53,93 @@ class _Progress(eqx.Module):
     controller_state: Any
 
 
-class DiffraxAdaptiveSampler(AbstractMethod):
-    """The probability-flow ODE, or the reverse SDE, by an adaptive solver of diffrax.
+class DiffraxAdaptiveSampler(AbstractSampler):
+    """The probability-flow ODE, or the reverse SDE, by an adaptive solver of diffrax (Song et al.
+    2021, section 4.3).
 
-    `solver` must estimate its error: `diffrax.Tsit5()`, `diffrax.Dopri5()`, for the SDE `diffrax.Heun()`.
-    Each example has steps of its own, so that it does not depend on its batch. `rtol` and `atol` are the
-    tolerances of a step. With `path`, the reverse SDE along that Brownian path is solved in place of the
-    ODE.
+    Each example has steps of its own, so that it does not depend on its batch. The number of steps
+    is the most that an example may take. Those that arrive earlier wait. One that does not arrive
+    comes out as not-a-number, and `sample` says so. The last move, below the first timestep,
+    returns x0. There is no grid.
 
-    The number of steps is the most that an example may take; those that arrive earlier wait, and one that
-    does not arrive comes out as not-a-number, which no picture writer accepts: allow more steps then. The
-    last move, below the first timestep, returns x0. There is no grid. Cost: the solver's stages for each
-    attempt.
+    - `solver`: one that estimates its error: `diffrax.Tsit5()`, `diffrax.Dopri5()`; for the SDE
+      `diffrax.Heun()`.
+    - `rtol`, `atol`: the tolerances of a step.
+    - `path`: with one, the reverse SDE along that Brownian path is solved in place of the ODE. Its
+      steps need to be far shorter for the same tolerance.
+
+    Cost: the solver's stages for each attempt.
     """
 
-    denoiser: AbstractDenoiser
     solver: diffrax.AbstractAdaptiveSolver = diffrax.Tsit5()
-    rtol: float = eqx.field(static=True, default=1e-3)
-    atol: float = eqx.field(static=True, default=1e-3)
+    rtol: Real = real(1e-3)
+    atol: Real = real(1e-3)
     path: BrownianNoise | None = None
-    # Only `resume` in the middle would ask for it.
-    grid: AbstractGrid = UniformGrid()
+    # Only a beginning in the middle asks for it.
+    grid: AbstractGrid = eqx.field(default=UniformGrid(), kw_only=True)
 
-    renoises: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
+    remembers: ClassVar[bool] = True
+    evaluations: ClassVar[int | None] = None
+    chooses_levels: ClassVar[bool] = True
+    reference: ClassVar[str] = "Song et al. 2021, section 4.3"
+    about: ClassVar[str] = (
+        "the probability-flow ODE, adaptive; steps are the most that may be taken"
+    )
+    use: ClassVar[str] = (
+        "an accuracy asked for rather than a cost; `adaptive:Tsit5`, `adaptive:Dopri5`, …"
+    )
 
-    def memory(self, x_t: Batch, index: Index, steps: Index) -> _Progress:
-        """All examples at the beginning, with a short first step to try."""
-        schedule = self.denoiser.schedule
-        begin = self._place(self.grid(schedule, index, steps))
-        end = self._end()
-        following = begin + _FIRST_STEP * (end - begin)
+    def init(self, denoise: Bound, x: Batch, t: NoiseLevel, s: NoiseLevel) -> _Progress:
+        """All examples where they begin, with a short first step to try."""
+        end = self._end(denoise.schedule)
+        places = jnp.broadcast_to(self._place(t.flat()), x.shape[:1])
 
-        def one(x: Batch) -> tuple[Any, Any]:
-            terms = self._terms(Silent(schedule), None, None, x.shape)
-            order = self.solver.error_order(terms)
-            assert order is not None, "an adaptive solver knows the order of its error"
+        def one(x: Batch, begin: Number) -> _Progress:
+            terms = silent_terms(x, stochastic=self.path is not None)
+            following = begin + _FIRST_STEP * (end - begin)
             solver_state = self.solver.init(terms, begin, following, x, None)
-            _, controller_state = self._controller().init(
-                terms, begin, end, x, following - begin, None, self.solver.func, order
+            _, controller_state = self._controller(begin, end).init(
+                terms, begin, end, x, following - begin, None, self.solver.func, self._order(terms)
             )
-            return solver_state, controller_state
+            return _Progress(begin, following, solver_state, controller_state)
 
-        solver_state, controller_state = jax.vmap(one)(x_t)
-        batch = (len(x_t),)
-        return _Progress(
-            jnp.broadcast_to(begin, batch),
-            jnp.broadcast_to(following, batch),
-            solver_state,
-            jax.tree.map(
-                lambda a: jnp.broadcast_to(a, batch) if jnp.ndim(a) == 0 else a, controller_state
-            ),
+        return jax.vmap(one)(x, places)
+
+    def step(self, denoise: Bound, state: State, t: NoiseLevel, s: NoiseLevel) -> State:
+        """One accepted step of each example that has not arrived yet; the levels are not used."""
+        end = self._end(denoise.schedule)
+
+        def accepted(x: Batch, key: Any, progress: _Progress, cond: Cond) -> Any:
+            cond = jax.tree.map(lambda c: c[None], cond)
+            single = Bound(_Single(denoise.denoiser), cond, denoise.skips)
+            return self._accepted(single, x, key, progress)
+
+        x, progress = jax.vmap(accepted)(state.x, state.keys, state.memory, denoise.cond)
+        arrived = over((progress.place >= end) & (state.memory.place < end), x)
+        first = denoise.schedule.at(1.0 / denoise.schedule.num_timesteps)
+        x = jax.lax.cond(
+            jnp.any(arrived),
+            lambda: jnp.where(arrived, denoise(x, first).x0, x),
+            lambda: x,
         )
+        late = over(progress.place < end, x) & (state.column(state.left) == 1)
+        return state.moved(jnp.where(late, jnp.nan, x), progress)
 
-    def step(self, state: State, index: Index, steps: Index, cond: Cond = None) -> State:
-        """One accepted step of each example that has not arrived yet."""
-        end = self._end()
-        x, progress = jax.vmap(self._accepted)(state.x, state.keys, state.memory, cond)
-        arrived = (progress.place >= end) & (state.memory.place < end)
-
-        def jump() -> Batch:
-            t = jnp.asarray(1.0 / self.denoiser.schedule.num_timesteps)
-            return self.denoiser(x, t, cond).x0
-
-        def chosen(mask: Array, this: Batch, other: Batch) -> Batch:
-            return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - 1)), this, other)
-
-        x = jax.lax.cond(jnp.any(arrived), lambda: chosen(arrived, jump(), x), lambda: x)
-        late = (jnp.asarray(index) == steps - 1) & (progress.place < end)
-        return State(chosen(late, jnp.full_like(x, jnp.nan), x), state.keys, progress)
+    def advance(self, denoise: Bound, walk: Walk, state: State) -> State:
+        """One accepted step; the walk's levels are not looked up."""
+        nowhere = denoise.schedule.at(1.0)
+        return self.step(denoise, state, nowhere, nowhere)
 
     def _accepted(
-        self, x: Batch, key: Any, progress: _Progress, cond: Cond
+        self, denoise: Bound, x: Batch, key: Any, progress: _Progress
     ) -> tuple[Batch, _Progress]:
         """An accepted step of a single example, without batch axis."""
-        end = self._end()
-        cond = jax.tree.map(lambda c: c[None], cond)
-        terms = self._terms(_Single(self.denoiser), key, cond, x.shape)
-        order = self.solver.error_order(terms)
-        assert order is not None, "an adaptive solver knows the order of its error"
-        y = x / self._scale(progress.place)
+        schedule = denoise.schedule
+        begin, end = self._place(schedule.at(1.0)), self._end(schedule)
+        terms = self._terms(denoise, key, x.shape)
+        controller, order = self._controller(begin, end), self._order(terms)
+        y = x / self._scale(schedule, progress.place)
         waiting = progress.place < end
 
         def unfinished(carry) -> Array:
@@ -134,70 +152,58 @@ class DiffraxAdaptiveSampler(AbstractMethod):
             y_next, error, _, solver_state, _ = self.solver.step(
                 terms, place, following, y, None, progress.solver_state, False
             )
-            keep, next_place, next_next, _, controller_state, _ = (
-                self._controller().adapt_step_size(
-                    place,
-                    following,
-                    y,
-                    y_next,
-                    None,
-                    error,
-                    order,
-                    progress.controller_state,
-                )
+            keep, next_place, next_next, _, controller_state, _ = controller.adapt_step_size(
+                place, following, y, y_next, None, error, order, progress.controller_state
             )
 
             def kept(new: Any, old: Any) -> Any:
                 return jax.tree.map(lambda n, o: jnp.where(keep, n, o), new, old)
 
             moved = _Progress(
-                next_place,
-                next_next,
-                kept(solver_state, progress.solver_state),
-                controller_state,
+                next_place, next_next, kept(solver_state, progress.solver_state), controller_state
             )
             return attempts + 1, keep, kept(y_next, y), moved
 
-        carry = (jnp.asarray(0), jnp.asarray(False), y, progress)
+        carry = (jnp.asarray(0, jnp.int32), jnp.asarray(False), y, progress)
         _, _, y, moved = jax.lax.while_loop(unfinished, attempt, carry)
-        return jnp.where(waiting, self._scale(moved.place) * y, x), moved
+        return jnp.where(waiting, self._scale(schedule, moved.place) * y, x), moved
 
-    def _controller(self) -> diffrax.PIDController:
-        return diffrax.PIDController(rtol=self.rtol, atol=self.atol)
+    def _order(self, terms: Any) -> Any:
+        order = self.solver.error_order(terms)
+        assert order is not None, "an adaptive solver knows the order of its error"
+        return order
 
-    def _terms(
-        self, denoiser: AbstractDenoiser, key: Any, cond: Cond, shape: tuple[int, ...]
-    ) -> Any:
-        """The equation of a single example; without a key, of the right shape only."""
+    def _controller(self, begin: Number, end: Number) -> diffrax.PIDController:
+        longest = _LONGEST_STEP * (end - begin)
+        return diffrax.PIDController(rtol=self.rtol, atol=self.atol, dtmax=longest)
+
+    def _terms(self, denoise: Bound, key: Any, shape: tuple[int, ...]) -> Any:
+        """The equation of a single example."""
         if self.path is None:
-            return flow_term(denoiser, cond)
+            return flow_term(denoise)
         path = self.path
 
         def increment(begin: Number, end: Number) -> Batch:
-            if key is None:
-                return jnp.zeros(shape)
             # The path's clock runs over [0, 1]: its unit of variance is the whole of lambda's range.
             keys = key[None]
             moved = path.at(keys, path_place(end), shape) - path.at(keys, path_place(begin), shape)
-            return jnp.sqrt(GREATEST_LAMBDA - LEAST_LAMBDA) * moved[0]
+            return (0.5 * (GREATEST_LOG_SNR - LEAST_LOG_SNR)) ** 0.5 * moved[0]
 
-        return reverse_terms(denoiser, cond, StepPath(increment=increment, area=None), 1.0)
+        return reverse_terms(denoise, StepPath(increment=increment, area=None), 1.0)
 
-    def _place(self, t: Number) -> Number:
-        """The solver's clock at time t."""
-        schedule = self.denoiser.schedule
-        return flow_place(schedule, t) if self.path is None else reverse_place(schedule, t)
+    def _place(self, level: NoiseLevel) -> Number:
+        """The solver's clock at a level."""
+        return flow_place(level) if self.path is None else reverse_place(level)
 
-    def _end(self) -> Number:
+    def _end(self, schedule: AbstractSchedule) -> Number:
         """The solver's clock at the first timestep."""
-        return self._place(jnp.asarray(1.0 / self.denoiser.schedule.num_timesteps))
+        return self._place(schedule.at(1.0 / schedule.num_timesteps))
 
-    def _scale(self, place: Number) -> Number:
-        """x_t over the solver's variable."""
-        schedule = self.denoiser.schedule
+    def _scale(self, schedule: AbstractSchedule, place: Number) -> Number:
+        """x over the solver's variable."""
         if self.path is None:
-            return flow_scale(schedule, flow_time(schedule, place))
-        return reverse_scale(schedule, schedule.time_of(place))
+            return flow_scale(flow_level(schedule, place))
+        return reverse_scale(schedule.at_log_snr(2.0 * place))
 
 
 class _Single(AbstractDenoiser):
@@ -206,16 +212,16 @@ class _Single(AbstractDenoiser):
     denoiser: AbstractDenoiser
 
     @property
-    def schedule(self):
-        """That of the wrapped denoiser."""
+    def schedule(self) -> AbstractSchedule:
+        """That of the denoiser within."""
         return self.denoiser.schedule
 
     @property
-    def exact_pair(self) -> bool:
-        """That of the wrapped denoiser."""
-        return self.denoiser.exact_pair
+    def null(self) -> Cond:
+        """That of the denoiser within."""
+        return self.denoiser.null
 
-    def __call__(self, x_t, t, cond=None, *, key=None):
+    def __call__(self, x: Batch, level: Level, cond: Cond = None) -> Prediction:
         """The prediction for one example."""
-        predicted = self.denoiser(x_t[None], t, cond, key=key)
+        predicted = self.denoiser(x[None], level, cond)
         return jax.tree.map(lambda a: a[0], predicted)

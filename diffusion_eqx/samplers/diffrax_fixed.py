@@ -1,18 +1,17 @@
 """Any solver of diffrax, one step of it for each step of a grid."""
 
-from typing import Any, ClassVar
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from diffusion_eqx._typing import Batch, BatchKeys, Cond, Real
-from diffusion_eqx.denoiser import AbstractDenoiser
-from diffusion_eqx.samplers.base import AbstractMethod, State
-from diffusion_eqx.samplers.brownian import AbstractNoise, IndependentNoise
+from diffusion_eqx._typing import Batch, Real
+from diffusion_eqx.samplers.base import AbstractSampler, Bound
 from diffusion_eqx.samplers.diffrax_terms import (
     Number,
-    Silent,
     StepPath,
     flow_place,
     flow_scale,
@@ -20,156 +19,154 @@ from diffusion_eqx.samplers.diffrax_terms import (
     reverse_place,
     reverse_scale,
     reverse_terms,
+    silent_terms,
 )
-from diffusion_eqx.samplers.grid import AbstractGrid, Index, LogSNRGrid
-from diffusion_eqx.samplers.noise import draw
+from diffusion_eqx.samplers.grid import AbstractGrid, LogSNRGrid
+from diffusion_eqx.samplers.sources import IndependentNoise
+from diffusion_eqx.samplers.state import State
+from diffusion_eqx.samplers.temperature import temperature
+from diffusion_eqx.schedules import NoiseLevel, over
 
 
-class DiffraxODESampler(AbstractMethod):
-    """The probability-flow ODE by any explicit solver of diffrax, with fixed steps.
+class AbstractDiffraxSampler(AbstractSampler):
+    """One step of a diffrax solver for each step of a grid; the equation is the method's.
 
-    `solver`: e.g. `diffrax.Heun()`, `diffrax.Tsit5()`. The last step, to t = 0, is Euler's, which returns
-    x0: no network has learnt what lies below the first timestep. Cost: the solver's stages a step
-    (Tsit5: 6), one evaluation in the last.
+    The last step, to the clean level, is Euler's, which returns x0: no network has learnt what lies
+    below the first timestep.
     """
 
-    denoiser: AbstractDenoiser
-    solver: diffrax.AbstractSolver = diffrax.Heun()
-    grid: AbstractGrid = LogSNRGrid()
+    # A type checker takes an AbstractVar for an argument of __init__, a ClassVar not.
+    if TYPE_CHECKING:
+        solver: ClassVar[diffrax.AbstractSolver]
+    else:
+        solver: eqx.AbstractVar[diffrax.AbstractSolver]
 
-    renoises: ClassVar[bool] = False
+    remembers: ClassVar[bool] = True
+    evaluations: ClassVar[int | None] = None
 
-    def memory(self, x_t: Batch, index: Index, steps: Index) -> Any:
+    @abstractmethod
+    def place(self, level: NoiseLevel) -> Number:
+        """The solver's clock at a level."""
+
+    @abstractmethod
+    def scale(self, level: NoiseLevel) -> Number:
+        """x over the solver's variable."""
+
+    @abstractmethod
+    def terms(self, denoise: Bound, state: State, t: NoiseLevel, s: NoiseLevel) -> Any:
+        """The equation of the step from `t` to `s`."""
+
+    def init(self, denoise: Bound, x: Batch, t: NoiseLevel, s: NoiseLevel) -> Any:
         """The solver's own state."""
-        t, s = self.times(index, steps)
-        schedule = self.denoiser.schedule
-        begin, end = flow_place(schedule, t), flow_place(schedule, s)
-        return _spread(self._initial(begin, end, x_t), len(x_t))
+        terms = silent_terms(x, stochastic=self.stochastic)
+        return _spread(self.solver.init(terms, self.place(t), self.place(s), x, None), x)
 
-    def step(self, state: State, index: Index, steps: Index, cond: Cond = None) -> State:
-        """One step; the last one (s = 0) returns x0."""
-        t, s = self.times(index, steps)
-        schedule = self.denoiser.schedule
-        term = flow_term(self.denoiser, cond)
+    def step(self, denoise: Bound, state: State, t: NoiseLevel, s: NoiseLevel) -> State:
+        """One step; the last one returns x0."""
+        terms = self.terms(denoise, state, t, s)
 
-        def solve() -> tuple[Batch, Any]:
+        def euler() -> tuple[Batch, Any]:
+            return s.noised(*denoise(state.x, t)), state.memory
+
+        def solved() -> tuple[Batch, Any]:
+            # An example at its last step is shown t twice, and takes Euler's step instead.
+            level = t.where(s.clean, s)
             y, _, _, solver_state, _ = self.solver.step(
-                term,
-                flow_place(schedule, t),
-                flow_place(schedule, s),
-                state.x / flow_scale(schedule, t),
+                terms,
+                self.place(t),
+                self.place(level),
+                state.x / self.scale(t),
                 None,
-                _gather(state.memory, jax.eval_shape(self._initial, t, s, state.x)),
+                state.memory,
                 False,
             )
-            return flow_scale(schedule, s) * y, _spread(solver_state, len(state.x))
+            x, memory = self.scale(level) * y, _spread(solver_state, state.x)
+            if s.clean.ndim == 0:
+                return x, memory
+            return jnp.where(s.clean, euler()[0], x), memory
 
-        def jump() -> tuple[Batch, Any]:
-            return _jump(self.denoiser, state.x, t, s, cond), state.memory
-
-        x, memory = jax.lax.cond(s > 0.0, solve, jump)
-        return State(x, state.keys, memory)
-
-    def _initial(self, begin: Number, end: Number, y: Batch) -> Any:
-        term = flow_term(Silent(self.denoiser.schedule), None)
-        return self.solver.init(term, begin, end, y, None)
+        x, memory = jax.lax.cond(jnp.any(~s.clean), solved, euler)
+        return state.moved(x, memory)
 
 
-class DiffraxSDESampler(AbstractMethod):
-    """The reverse SDE by a stochastic solver of diffrax, with fixed steps.
+class DiffraxODESampler(AbstractDiffraxSampler):
+    """The probability-flow ODE by any explicit solver of diffrax, with fixed steps (Kidger 2021).
 
-    `solver`: `diffrax.Euler()` (Euler-Maruyama), `diffrax.Heun()` (Stratonovich and Itô are the same for
-    noise that does not depend on the state), `diffrax.SEA()`, `diffrax.ShARK()` or another for additive
-    noise. The last step, to t = 0, returns x0. Cost: the solver's stages a step. Far more steps are needed
-    than with `DPMSolverPlusPlus(eta=1)`, which integrates the linear part exactly.
+    - `solver`: e.g. `diffrax.Heun()`, `diffrax.Tsit5()`.
+
+    Cost: the solver's stages a step (Tsit5: 6), one evaluation in the last.
     """
 
-    denoiser: AbstractDenoiser
+    solver: diffrax.AbstractSolver = diffrax.Heun()
+    grid: AbstractGrid = eqx.field(default=LogSNRGrid(), kw_only=True)
+
+    stochastic: ClassVar[bool] = False
+    reference: ClassVar[str] = "Kidger 2021"
+    about: ClassVar[str] = "the probability-flow ODE by a solver of diffrax, fixed steps"
+    use: ClassVar[str] = "research on solvers; `diffrax:Heun`, `diffrax:Tsit5`, `diffrax:Dopri5`, …"
+
+    def place(self, level: NoiseLevel) -> Number:
+        """u = alpha/(alpha + sigma)."""
+        return flow_place(level)
+
+    def scale(self, level: NoiseLevel) -> Number:
+        """alpha + sigma."""
+        return flow_scale(level)
+
+    def terms(self, denoise: Bound, state: State, t: NoiseLevel, s: NoiseLevel) -> Any:
+        """dy/du = x0 − eps."""
+        return flow_term(denoise)
+
+
+class DiffraxSDESampler(AbstractDiffraxSampler):
+    """The reverse SDE by a stochastic solver of diffrax, with fixed steps (Song et al. 2021, section 4.1).
+
+    - `solver`: `diffrax.Euler()` (Euler-Maruyama), `diffrax.Heun()` (Stratonovich and Itô are the
+      same for noise that does not depend on the state), `diffrax.SEA()`, `diffrax.ShARK()` or
+      another for additive noise.
+    - `temperature`: scale of the noise.
+
+    Cost: the solver's stages a step. Far more steps are needed than with
+    `DPMSolverPlusPlusSampler(eta=1)`, which integrates the linear part exactly.
+    """
+
     solver: diffrax.AbstractSolver = diffrax.Euler()
-    grid: AbstractGrid = LogSNRGrid()
-    temperature: Real = 1.0
-    noise: AbstractNoise = IndependentNoise()
+    temperature: Real = temperature()
+    grid: AbstractGrid = eqx.field(default=LogSNRGrid(), kw_only=True)
 
-    renoises: ClassVar[bool] = False
+    reference: ClassVar[str] = "Song et al. 2021, section 4.1"
+    about: ClassVar[str] = "the reverse SDE by a solver of diffrax, fixed steps"
+    use: ClassVar[str] = (
+        "hundreds of steps; `sde:Euler` (Euler-Maruyama), `sde:Heun`, `sde:ShARK`, …"
+    )
 
-    def memory(self, x_t: Batch, index: Index, steps: Index) -> Any:
-        """The solver's own state."""
-        t, s = self.times(index, steps)
-        schedule = self.denoiser.schedule
-        begin, end = reverse_place(schedule, t), reverse_place(schedule, s)
-        return _spread(self._initial(begin, end, x_t), len(x_t))
+    def place(self, level: NoiseLevel) -> Number:
+        """lambda."""
+        return reverse_place(level)
 
-    def step(self, state: State, index: Index, steps: Index, cond: Cond = None) -> State:
-        """One step; the last one (s = 0) returns x0."""
-        t, s = self.times(index, steps)
-        schedule = self.denoiser.schedule
-        begin, end = reverse_place(schedule, t), reverse_place(schedule, s)
-        terms = self._terms(state.x, state.keys, t, s, index, cond)
+    def scale(self, level: NoiseLevel) -> Number:
+        """sqrt(alpha² + sigma²)."""
+        return reverse_scale(level)
 
-        def solve() -> tuple[Batch, Any]:
-            w, _, _, solver_state, _ = self.solver.step(
-                terms,
-                begin,
-                end,
-                state.x / reverse_scale(schedule, t),
-                None,
-                _gather(state.memory, jax.eval_shape(self._initial, begin, end, state.x)),
-                False,
-            )
-            return reverse_scale(schedule, s) * w, _spread(solver_state, len(state.x))
-
-        def jump() -> tuple[Batch, Any]:
-            return _jump(self.denoiser, state.x, t, s, cond), state.memory
-
-        x, memory = jax.lax.cond(s > 0.0, solve, jump)
-        return State(x, state.keys, memory)
-
-    def _initial(self, begin: Number, end: Number, w: Batch) -> Any:
-        def nothing(begin: Number, end: Number) -> Batch:
-            return jnp.zeros_like(w)
-
-        path = StepPath(increment=nothing, area=nothing)
-        terms = reverse_terms(Silent(self.denoiser.schedule), None, path, 1.0)
-        return self.solver.init(terms, begin, end, w, None)
-
-    def _terms(
-        self,
-        x: Batch,
-        keys: BatchKeys,
-        t: Number,
-        s: Number,
-        index: Index,
-        cond: Cond,
-    ) -> diffrax.MultiTerm:
-        """The SDE, its noise being that of step `index`."""
-        schedule = self.denoiser.schedule
-        span = schedule.half_log_snr(t), schedule.half_log_snr(s)
+    def terms(self, denoise: Bound, state: State, t: NoiseLevel, s: NoiseLevel) -> Any:
+        """The SDE, its noise being that of this step."""
 
         def increment(begin: Number, end: Number) -> Batch:
-            return jnp.sqrt(end - begin) * self.noise(keys, index, span, x.shape[1:])
+            return jnp.sqrt(end - begin) * self.noise(state, t, s)
 
         def area(begin: Number, end: Number) -> Batch:
-            own = jax.vmap(lambda key: jax.random.fold_in(key, index + 1))(keys)
-            return jnp.sqrt((end - begin) / 12.0) * draw(own, 1, x.shape[1:])
+            return jnp.sqrt((end - begin) / 12.0) * state.second_draw()
 
         known = isinstance(self.noise, IndependentNoise)
         path = StepPath(increment=increment, area=area if known else None)
-        return reverse_terms(self.denoiser, cond, path, self.temperature)
+        return reverse_terms(denoise, path, self.temperature)
 
 
-def _jump(denoiser: AbstractDenoiser, x: Batch, t: Number, s: Number, cond: Cond) -> Batch:
-    """Euler's step from t to s: for s = 0, x0."""
-    predicted = denoiser(x, t, cond)
-    return denoiser.schedule.alpha(s) * predicted.x0 + denoiser.schedule.sigma(s) * predicted.eps
+def _spread(solver_state: Any, x: Batch) -> Any:
+    """Give the solver's single numbers the batch axis that all of a sampler's memory must have."""
 
+    def spread(leaf: Any) -> Any:
+        array = jnp.asarray(leaf)
+        return over(jnp.broadcast_to(array, (len(x),)), x) if array.ndim == 0 else array
 
-def _spread(solver_state: Any, batch: int) -> Any:
-    """Give the solver's single numbers a batch axis, which all that a sampler carries must have."""
-    return jax.tree.map(
-        lambda a: jnp.broadcast_to(a, (batch,)) if jnp.ndim(a) == 0 else a, solver_state
-    )
-
-
-def _gather(solver_state: Any, like: Any) -> Any:
-    """Inverse of `_spread`; `like` says what were single numbers."""
-    return jax.tree.map(lambda a, model: a[0] if model.ndim == 0 else a, solver_state, like)
+    return jax.tree.map(spread, solver_state)

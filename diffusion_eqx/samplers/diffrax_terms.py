@@ -2,10 +2,10 @@
 
 Every Gaussian path is a straight one once it is scaled: with u = alpha/(alpha + sigma),
 
-    y = x_t/(alpha + sigma) = u·x0 + (1 − u)·eps,   dy/du = x0 − eps                (flow)
+    y = x/(alpha + sigma) = u·x0 + (1 − u)·eps,   dy/du = x0 − eps                (flow)
 
 for any schedule, from noise (u near 0) to data (u = 1) without a pole at either end. The reverse SDE whose
-marginals are those of the forward one is written in lambda = log(alpha/sigma) and w = x_t/sqrt(alpha² +
+marginals are those of the forward one is written in lambda = log(alpha/sigma) and w = x/sqrt(alpha² +
 sigma²), with a² + b² = 1, a/b = alpha/sigma:
 
     dw = (b²·w − 2·b·eps) dlambda + sqrt(2)·b dW                                    (reverse SDE)
@@ -13,6 +13,7 @@ sigma²), with a² + b² = 1, a/b = alpha/sigma:
 (Song et al. 2021, eq. 6, after these substitutions).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,68 +24,67 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Batch, Cond, Real
-from diffusion_eqx.denoiser import AbstractDenoiser, AbstractExactDenoiser, Prediction
-from diffusion_eqx.schedules import AbstractSchedule
+from diffusion_eqx._typing import Batch, Real
+from diffusion_eqx.samplers.base import Bound
+from diffusion_eqx.schedules import AbstractSchedule, NoiseLevel, safe_sqrt
 
-Number = Float[Array, ""]
+Number = Float[Array, "..."]
 
 # alpha/sigma = 3e-4.
 _PURE_NOISE = -8.0
 
 
-def flow_place(schedule: AbstractSchedule, t: Number) -> Number:
+def flow_place(level: NoiseLevel) -> Number:
     """u = alpha/(alpha + sigma), the flow's clock."""
-    alpha = schedule.alpha(t)
-    return alpha / (alpha + schedule.sigma(t))
+    return level.alpha / (level.alpha + level.sigma)
 
 
-def flow_scale(schedule: AbstractSchedule, t: Number) -> Number:
-    """x_t/y of the flow's variable."""
-    return schedule.alpha(t) + schedule.sigma(t)
+def flow_scale(level: NoiseLevel) -> Number:
+    """x/y of the flow's variable."""
+    return level.alpha + level.sigma
 
 
-def flow_time(schedule: AbstractSchedule, u: Number) -> Number:
-    """The time at which the flow's clock shows u."""
+def flow_level(schedule: AbstractSchedule, u: Number) -> NoiseLevel:
+    """The level at which the flow's clock shows u."""
     # A stage may lie a rounding outside [0, 1].
     odds = jnp.log(jnp.maximum(u, 1e-12)) - jnp.log(jnp.maximum(1.0 - u, 1e-12))
-    return schedule.time_of(odds)
+    return schedule.at_log_snr(2.0 * odds)
 
 
-def flow_term(denoiser: AbstractDenoiser, cond: Cond) -> diffrax.ODETerm:
+def flow_term(denoise: Bound) -> diffrax.ODETerm:
     """dy/du = x0 − eps for a batch."""
 
     def field(u: Any, y: Batch, args: Any) -> Batch:
-        t = flow_time(denoiser.schedule, jnp.asarray(u))
-        predicted = denoiser(flow_scale(denoiser.schedule, t) * y, t, cond)
-        return predicted.x0 - predicted.eps
+        level = flow_level(denoise.schedule, jnp.asarray(u))
+        x0, eps = denoise(flow_scale(level) * y, level)
+        return x0 - eps
 
     return diffrax.ODETerm(field)
 
 
-def reverse_place(schedule: AbstractSchedule, t: Number) -> Number:
+def reverse_place(level: NoiseLevel) -> Number:
     """lambda, the reverse SDE's clock, from −8 on: what is noisier is as good as pure noise."""
-    return jnp.maximum(schedule.half_log_snr(t), _PURE_NOISE)
+    return jnp.maximum(level.lam, _PURE_NOISE)
 
 
-def reverse_scale(schedule: AbstractSchedule, t: Number) -> Number:
-    """x_t/w of the reverse SDE's variable."""
-    return jnp.sqrt(schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2)
+def reverse_scale(level: NoiseLevel) -> Number:
+    """x/w of the reverse SDE's variable."""
+    return jnp.sqrt(level.alpha**2 + level.sigma**2)
 
 
 def reverse_terms(
-    denoiser: AbstractDenoiser, cond: Cond, path: diffrax.AbstractPath, temperature: Real
+    denoise: Bound, path: diffrax.AbstractPath, temperature: Real
 ) -> diffrax.MultiTerm:
     """dw = (b²·w − 2·b·eps) dlambda + temperature·sqrt(2)·b dW for a batch."""
-    schedule = denoiser.schedule
 
     def drift(place: Any, w: Batch, args: Any) -> Batch:
-        t = schedule.time_of(jnp.asarray(place))
-        eps = denoiser(reverse_scale(schedule, t) * w, t, cond).eps
-        return _noise_share(place) ** 2 * w - 2.0 * _noise_share(place) * eps
+        level = denoise.schedule.at_log_snr(2.0 * jnp.asarray(place))
+        _, eps = denoise(reverse_scale(level) * w, level)
+        share = _noise_share(place)
+        return share**2 * w - 2.0 * share * eps
 
     def diffusion(place: Any, w: Batch, args: Any) -> lx.AbstractLinearOperator:
-        strength = temperature * jnp.sqrt(2.0) * _noise_share(place)
+        strength = temperature * math.sqrt(2.0) * _noise_share(place)
         return lx.DiagonalLinearOperator(jnp.broadcast_to(strength, w.shape).astype(w.dtype))
 
     return diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(diffusion, path))
@@ -92,17 +92,27 @@ def reverse_terms(
 
 def _noise_share(place: Any) -> Number:
     """b = sigma/sqrt(alpha² + sigma²) at a lambda."""
-    return jnp.sqrt(jax.nn.sigmoid(-2.0 * jnp.asarray(place)))
+    return safe_sqrt(jax.nn.sigmoid(-2.0 * jnp.asarray(place)))
 
 
-class Silent(AbstractExactDenoiser):
-    """Predicts zeros: for where a solver asks an equation for nothing but shapes."""
+def silent_terms(x: Batch, *, stochastic: bool) -> diffrax.AbstractTerm:
+    """Terms that are zero: for where a solver asks an equation for nothing but shapes."""
 
-    schedule: AbstractSchedule
+    def zero(place: Any, y: Batch, args: Any) -> Batch:
+        return jnp.zeros_like(y)
 
-    def __call__(self, x_t, t, cond=None, *, key=None) -> Prediction:
-        """Zeros of the shape of `x_t`."""
-        return Prediction(jnp.zeros_like(x_t), jnp.zeros_like(x_t))
+    drift = diffrax.ODETerm(zero)
+    if not stochastic:
+        return drift
+
+    def nothing(begin: Any, end: Any) -> Batch:
+        return jnp.zeros_like(x)
+
+    def still(place: Any, y: Batch, args: Any) -> lx.AbstractLinearOperator:
+        return lx.DiagonalLinearOperator(jnp.zeros_like(y))
+
+    path = StepPath(increment=nothing, area=nothing)
+    return diffrax.MultiTerm(drift, diffrax.ControlTerm(still, path))
 
 
 class StepPath(diffrax.AbstractBrownianPath):
@@ -119,7 +129,7 @@ class StepPath(diffrax.AbstractBrownianPath):
     t1: Any = eqx.field(static=True, default=None)
 
     def evaluate(self, t0, t1=None, left: bool = True, use_levy: bool = False):
-        """See diffrax. Only increments are known: `t1` must be given.
+        """W(t1) − W(t0), with the area if `use_levy`. Only increments are known: `t1` must be given.
 
         **Raises:** `ValueError` if the solver needs a Lévy area and there is none.
         """

@@ -3,113 +3,122 @@
 from typing import ClassVar, Literal
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
-from diffusion_eqx._typing import Batch, Cond, Real
-from diffusion_eqx.denoiser import AbstractDenoiser
-from diffusion_eqx.samplers.base import AbstractMethod, AbstractOneStepMethod, State
-from diffusion_eqx.samplers.brownian import AbstractNoise, IndependentNoise
-from diffusion_eqx.samplers.ddim import known_zero
-from diffusion_eqx.samplers.grid import AbstractGrid, Index, LogSNRGrid
-from diffusion_eqx.samplers.multistep import History, by_order, falling_order, lambdas, safe
+from diffusion_eqx._typing import Batch, Real
+from diffusion_eqx._values import number
+from diffusion_eqx.samplers.base import AbstractSampler, Bound, unless_clean
+from diffusion_eqx.samplers.grid import AbstractGrid, LogSNRGrid
+from diffusion_eqx.samplers.multistep import History, by_order, falling_order, safe
+from diffusion_eqx.samplers.state import State
+from diffusion_eqx.samplers.temperature import temperature
+from diffusion_eqx.schedules import NoiseLevel
 
 
-class DPMSolverPlusPlus(AbstractMethod):
+class DPMSolverPlusPlusSampler(AbstractSampler):
     """Multistep DPM-Solver++ of order 1, 2 or 3: 2M and 3M; with `eta` 1, SDE-DPM-Solver++ 2M and 3M.
 
-    With h = lambda_s − lambda_t and k = (1 + eta)·h (Lu et al. 2022, algorithm 2 and section 5; the third
-    order and general eta as in k-diffusion), D_0 the newest x0 and D_1, D_2 its divided differences:
+    With h = lambda_s − lambda_t and k = (1 + eta)·h (Lu et al. 2022, algorithm 2 and section 5; the
+    third order and general eta as in k-diffusion), D_0 the newest x0 and D_1, D_2 its divided
+    differences:
 
         x_s = (sigma_s/sigma_t)·e^(−eta·h)·x_t + alpha_s·(1 − e^(−k))·D_0
               + alpha_s·(phi2·D_1 − 2·phi3·D_2) + temperature·sigma_s·sqrt(1 − e^(−2·eta·h))·z
         phi2 = (e^(−k) − 1)/k + 1,   phi3 = phi2/k − 1/2
 
-    where order 2 has (1 − e^(−k))/2 in place of phi2. D_2 is half the second derivative, hence the factor
-    2. The reference code and its descendants (diffusers, k-diffusion) lack it, which leaves their third
-    order with the error of a second; `published=True` does as they do. Cost: one evaluation a step. Order 2
-    is a sound choice from 10 steps, under strong guidance too; order 3 is more accurate without guidance.
+    where order 2 has (1 − e^(−k))/2 in place of phi2. D_2 is half the second derivative, hence the
+    factor 2. The reference code and its descendants (diffusers, k-diffusion) lack it, which leaves
+    their third order with the error of a second.
+
+    - `eta`: 0 solves the probability-flow ODE, 1 the reverse SDE.
+    - `temperature`: scale of the noise z.
+    - `order`: 1, 2 or 3.
+    - `published`: leave out the factor 2, as those do.
+
+    Cost: one evaluation a step. Order 2 is a sound choice from 10 steps, under strong guidance too;
+    order 3 is more accurate without guidance.
     """
 
-    denoiser: AbstractDenoiser
-    grid: AbstractGrid = LogSNRGrid()
-    eta: Real = 0.0
-    temperature: Real = 1.0
-    noise: AbstractNoise = IndependentNoise()
+    eta: Real = number(
+        0.0,
+        neutral=0.0,
+        minimum=0.0,
+        maximum=1.0,
+        about="share of fresh noise in each step; 0 is deterministic",
+    )
+    temperature: Real = temperature()
     order: Literal[1, 2, 3] = eqx.field(static=True, default=2)
     published: bool = eqx.field(static=True, default=False)
+    grid: AbstractGrid = eqx.field(default=LogSNRGrid(), kw_only=True)
 
-    renoises: ClassVar[bool] = False
+    remembers: ClassVar[bool] = True
+    reference: ClassVar[str] = "Lu et al. 2022, algorithm 2; third order made exact"
+    about: ClassVar[str] = "multistep exponential integrator, one evaluation a step"
+    use: ClassVar[str] = "10 to 30 steps, under strong guidance too (order 2)"
 
-    def memory(self, x_t: Batch, index: Index, steps: Index) -> History:
+    def init(self, denoise: Bound, x: Batch, t: NoiseLevel, s: NoiseLevel) -> History:
         """Room for `order` predictions of x0."""
-        return History.empty(x_t, self.order)
+        return History.empty(x, self.order)
 
-    def step(self, state: State, index: Index, steps: Index, cond: Cond = None) -> State:
-        """One step; the last one (s = 0) returns x0."""
-        t, s = self.times(index, steps)
-        schedule = self.denoiser.schedule
-        history = state.memory.push(self.denoiser(state.x, t, cond).x0)
-        alpha_s, sigma_s = schedule.alpha(s), schedule.sigma(s)
-        lambda_s = schedule.half_log_snr(s)
-        lambda_t, *earlier = lambdas(self.grid, schedule, index, steps, self.order - 1)
-        h = lambda_s - lambda_t
+    def step(self, denoise: Bound, state: State, t: NoiseLevel, s: NoiseLevel) -> State:
+        """One step; the last one returns x0."""
+        history = state.memory.push(denoise(state.x, t).x0, t.lam)
+        newest, *older = history.predictions
+        _, *earlier = history.lams
+        h = s.lam - t.lam
         k = (1.0 + self.eta) * h
         decay = -jnp.expm1(-k)
 
-        d0 = history.predictions[0]
-        first = sigma_s / schedule.sigma(t) * jnp.exp(-self.eta * h) * state.x
-        first += alpha_s * decay * d0
+        first = s.sigma / t.sigma * jnp.exp(-self.eta * h) * state.x + s.alpha * decay * newest
         results = [first]
         if self.order >= 2:
-            h0 = safe(lambda_t - earlier[0])
-            slope = (d0 - history.predictions[1]) / h0
-            results.append(first + 0.5 * alpha_s * decay * h * slope)
+            h0 = safe(t.lam - earlier[0])
+            slope = (newest - older[0]) / h0
+            results.append(first + 0.5 * s.alpha * decay * h * slope)
             if self.order == 3:
                 h1 = safe(earlier[0] - earlier[1])
-                older = (history.predictions[1] - history.predictions[2]) / h1
-                curvature = (slope - older) / safe(lambda_t - earlier[1])
+                curvature = (slope - (older[0] - older[1]) / h1) / safe(t.lam - earlier[1])
                 phi2 = 1.0 - decay / k
                 # For short steps the difference would cancel in float32; there it is −k/6.
                 phi3 = jnp.where(k < 1e-2, k / -6.0, phi2 / k - 0.5)
                 factor = 1.0 if self.published else 2.0
                 change = phi2 * h * (slope + h0 * curvature) - factor * phi3 * h**2 * curvature
-                results.append(first + alpha_s * change)
-        x = by_order(falling_order(self.order, history.length, index, steps, s), results)
-        if not known_zero(self.eta):
-            std = self.temperature * sigma_s * jnp.sqrt(-jnp.expm1(-2.0 * self.eta * h))
-            x += std * self.noise(state.keys, index, (lambda_t, lambda_s), x.shape[1:])
-        return State(x, state.keys, history)
+                results.append(first + s.alpha * change)
+        x = by_order(falling_order(self.order, history.count, state, s), results)
+
+        def noisy() -> Array:
+            std = self.temperature * s.sigma * jnp.sqrt(-jnp.expm1(-2.0 * self.eta * h))
+            return x + std * self.noise(state, t, s)
+
+        return state.moved(denoise.unless_neutral(self.eta, 0.0, noisy, lambda: x), history)
 
 
-class DPMSolverPlusPlus2S(AbstractOneStepMethod):
+class DPMSolverPlusPlus2SSampler(AbstractSampler):
     """Singlestep DPM-Solver++ of order 2 (Lu et al. 2022, algorithm 1).
 
-    A second evaluation in the middle of each step, in lambda, takes the place of memory: x_s follows from
-    the x0 predicted there. Cost: two evaluations a step, one in the last. For the same evaluations 2M is
-    usually better; 2S stands changes of the denoiser between steps.
+    A second evaluation in the middle of each step, in lambda, takes the place of memory: x_s
+    follows from the x0 predicted there. Cost: two evaluations a step, one in the last. For the same
+    evaluations 2M is usually better; 2S stands changes of the denoiser between steps.
     """
 
-    denoiser: AbstractDenoiser
-    grid: AbstractGrid = LogSNRGrid()
+    grid: AbstractGrid = eqx.field(default=LogSNRGrid(), kw_only=True)
 
-    renoises: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
+    evaluations: ClassVar[int | None] = 2
+    reference: ClassVar[str] = "Lu et al. 2022, algorithm 1"
+    about: ClassVar[str] = "second order, no memory, two evaluations a step"
+    use: ClassVar[str] = "where the denoiser changes between steps"
 
-    def step(self, state: State, index: Index, steps: Index, cond: Cond = None) -> State:
-        """One step; the last one (s = 0) returns x0."""
-        t, s = self.times(index, steps)
-        schedule = self.denoiser.schedule
-        x0 = self.denoiser(state.x, t, cond).x0
-        lambda_t, lambda_s = schedule.half_log_snr(t), schedule.half_log_snr(s)
+    def step(self, denoise: Bound, state: State, t: NoiseLevel, s: NoiseLevel) -> State:
+        """One step; the last one returns x0."""
+        x0, _ = denoise(state.x, t)
 
-        def move(to, lambda_to, x0: Batch) -> Batch:
-            decay = -jnp.expm1(lambda_t - lambda_to)
-            kept = schedule.sigma(to) / schedule.sigma(t) * state.x
-            return kept + schedule.alpha(to) * decay * x0
+        def moved(to: NoiseLevel, x0: Batch) -> Batch:
+            return to.sigma / t.sigma * state.x - to.alpha * jnp.expm1(t.lam - to.lam) * x0
 
-        def correct() -> jax.Array:
-            middle = 0.5 * (lambda_t + lambda_s)
-            m = schedule.time_of(middle)
-            return move(s, lambda_s, self.denoiser(move(m, middle, x0), m, cond).x0)
+        def by_middle(level: NoiseLevel) -> Array:
+            middle = denoise.schedule.at_log_snr(t.lam + level.lam)
+            return moved(s, denoise(moved(middle, x0), middle).x0)
 
-        return State(jax.lax.cond(s > 0.0, correct, lambda: move(s, lambda_s, x0)), state.keys)
+        return state.moved(unless_clean(s, t, by_middle, moved(s, x0)))

@@ -1,89 +1,149 @@
-"""Python's drivers of a sampler: the whole loop is one program under one jit."""
+"""Python's drivers of a sampler: the whole loop is one program."""
+
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
-from diffusion_eqx._typing import Batch, Cond, PRNGKey
-from diffusion_eqx.samplers.base import AbstractSampler, Decoded, State
-from diffusion_eqx.samplers.grid import Index
-from diffusion_eqx.samplers.noise import image_keys
+from diffusion_eqx._typing import Batch, BatchKeys, Cond, PRNGKey
+from diffusion_eqx._values import as_arrays, is_traced, numbers
+from diffusion_eqx.denoiser import AbstractDenoiser
+from diffusion_eqx.guidance import AbstractGuidance, Guided
+from diffusion_eqx.samplers.base import AbstractSampler, Bound, Walk, check_pair_kept
+from diffusion_eqx.samplers.devices import split_over_devices
+from diffusion_eqx.samplers.noise import draw, image_keys
+from diffusion_eqx.samplers.state import State
 
-
-def advance(
-    sampler: AbstractSampler, state: State, cond: Cond, *, begin: Index, end: Index, steps: Index
-) -> State:
-    """Steps begin … end − 1 of `steps`, as one loop. To be called under jit."""
-
-    # With numbers that are known, jax makes this a scan, through which gradients flow.
-    def body(index, state: State) -> State:
-        return sampler.step(state, index, steps, cond)
-
-    return jax.lax.fori_loop(begin, end, body, state)
+Steps = int | Int[Array, ""]
+Decoded = Float[Array, "batch *decoded"]
+Decode = Callable[[Batch], Decoded]
+Guidance = AbstractGuidance | tuple[AbstractGuidance, ...] | None
 
 
-@eqx.filter_jit
+class _Run(eqx.Module):
+    """What all examples of a run share. Python numbers and functions here decide the program."""
+
+    denoiser: AbstractDenoiser
+    sampler: AbstractSampler
+    decode: Decode | None
+    steps: Steps
+    begin: int
+    end: Steps
+    every: int | None
+    shape: tuple[int, ...]
+    skips: bool
+
+
+class _Examples(eqx.Module):
+    """What each example of a run has of its own.
+
+    `noise` to begin with, or noisy examples `x`, or neither.
+    """
+
+    keys: BatchKeys
+    cond: Cond
+    noise: Batch | None = None
+    x: Batch | None = None
+
+
 def sample(
+    denoiser: AbstractDenoiser,
     sampler: AbstractSampler,
     shape: tuple[int, ...],
     *,
     count: int,
-    steps: Index,
+    steps: Steps,
     key: PRNGKey,
     cond: Cond = None,
-    first: int = 0,
+    guidance: Guidance = None,
+    first: int | Int[Array, ""] = 0,
+    decode: Decode | None = None,
 ) -> Decoded:
     """Draw `count` samples in `steps` steps from noise of `shape` each.
 
-    Returns (count, *shape), or what the sampler decodes that to. With `steps` an array, one compiled
-    program serves every number of steps.
-
     Sample k depends on `key` and k alone: `count=16` gives the same as `count=8` and then `count=8,
-    first=8`, up to rounding.
+    first=8`, up to rounding. The examples are divided over all local devices. Numbers of the
+    sampler, the guidance and the schedule cost no new compile.
+
+    - `steps`: an array makes one program for every number of steps, through which no gradient flows
+      backwards.
+    - `cond`: a bare array, or a dict of arrays by name, with one entry for each example or one for all.
+    - `guidance`: one or several, the innermost first, around the denoiser.
+    - `first`: the number of the first sample.
+    - `decode`: what is applied to the samples in the same program.
+
+    Returns (count, *shape), or what `decode` makes of that.
+
+    **Raises:** `ValueError` if count, steps, key or cond do not fit, or for guidance that the
+    sampler would misread; `ArithmeticError` if an adaptive sampler needs more steps than it may
+    take.
     """
-    state = sampler.init(shape, steps, key=key, count=count, first=first)
-    return sampler.finish(advance(sampler, state, cond, begin=0, end=steps, steps=steps))
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"count must be a whole number of samples, at least 1; got {count}")
+    examples = _Examples(image_keys(_checked_key(key), count, first), fit_cond(cond, count))
+    run = _plan(denoiser, sampler, guidance, steps, decode, shape=tuple(shape))
+    return _arrived(sampler, split_over_devices(_sampled, run, examples))
 
 
-@eqx.filter_jit
 def sample_from(
-    sampler: AbstractSampler, noise: Batch, *, steps: int, key: PRNGKey, cond: Cond = None
-) -> Decoded:
-    """Sample from given standard normal noise, one sample for each. Shapes as `sample`."""
-    keys = image_keys(key, len(noise))
-    state = sampler.start(noise, steps, keys=keys)
-    return sampler.finish(advance(sampler, state, cond, begin=0, end=steps, steps=steps))
-
-
-@eqx.filter_jit
-def sample_between(
+    denoiser: AbstractDenoiser,
     sampler: AbstractSampler,
-    x_t: Batch,
+    noise: Batch,
+    *,
+    steps: Steps,
+    key: PRNGKey | None = None,
+    cond: Cond = None,
+    guidance: Guidance = None,
+    decode: Decode | None = None,
+) -> Decoded:
+    """Sample from given standard normal noise, one sample for each; otherwise as `sample`.
+
+    `key`: for samplers that draw more noise on the way.
+
+    **Raises:** `ValueError` as `sample`, or if the sampler draws noise and there is no key.
+    """
+    keys = image_keys(_key_for(sampler, key), len(noise))
+    examples = _Examples(keys, fit_cond(cond, len(noise)), noise=noise)
+    run = _plan(denoiser, sampler, guidance, steps, decode, shape=noise.shape[1:])
+    return _arrived(sampler, split_over_devices(_sampled, run, examples))
+
+
+def sample_between(
+    denoiser: AbstractDenoiser,
+    sampler: AbstractSampler,
+    x: Batch,
     *,
     begin: int,
     end: int,
     steps: int,
-    key: PRNGKey,
+    key: PRNGKey | None = None,
     cond: Cond = None,
+    guidance: Guidance = None,
+    decode: Decode | None = None,
 ) -> Decoded:
-    """Sample only between two points of the grid, for editing.
+    """Sample only between two points of the grid, for editing; otherwise as `sample_from`.
 
-    `x_t`: examples as noisy as the grid's time at index `begin`. Returns them at index `end`, where
-    `end=steps` is the clean end; shapes stay.
+    `x`: examples as noisy as the grid's level at index `begin`. Returns them at index `end`, where
+    `end=steps` is the clean end.
 
-    **Raises:** `ValueError` unless 0 <= begin < end <= steps.
+    **Raises:** `ValueError` as `sample_from`, or unless 0 <= begin < end <= steps.
     """
     if not 0 <= begin < end <= steps:
         raise ValueError(
             f"begin and end must satisfy 0 <= begin < end <= steps={steps}; got {begin} and {end}"
         )
-    state = sampler.resume(x_t, begin, steps, keys=image_keys(key, len(x_t)))
-    return sampler.finish(advance(sampler, state, cond, begin=begin, end=end, steps=steps))
+    keys = image_keys(_key_for(sampler, key), len(x))
+    examples = _Examples(keys, fit_cond(cond, len(x)), x=x)
+    run = _plan(denoiser, sampler, guidance, steps, decode, shape=x.shape[1:], begin=begin, end=end)
+    return _arrived(sampler, split_over_devices(_sampled, run, examples))
 
 
-@eqx.filter_jit
 def trajectory(
+    denoiser: AbstractDenoiser,
     sampler: AbstractSampler,
     shape: tuple[int, ...],
     *,
@@ -92,31 +152,170 @@ def trajectory(
     every: int,
     key: PRNGKey,
     cond: Cond = None,
-) -> Float[Array, "snapshots batch *shape"]:
-    """Sample, keeping a snapshot at the start, after every `every` steps, and at the end.
+    guidance: Guidance = None,
+    first: int | Int[Array, ""] = 0,
+    decode: Decode | None = None,
+) -> Float[Array, "snapshots batch *decoded"]:
+    """Sample, keeping a snapshot at the start, after every `every` steps, and at the end; otherwise
+    as `sample`.
 
-    Returns (1 + ceil(steps / every), count, *shape); the last snapshot equals `sample`'s result. Other
-    states are never stored.
+    Returns (1 + ceil(steps/every), count, *shape). The last snapshot equals the result of `sample`.
+    Other states are never stored.
 
-    **Raises:** `ValueError` unless 1 <= every <= steps.
+    **Raises:** `ValueError` as `sample`, or unless 1 <= every <= steps.
     """
     if not 1 <= every <= steps:
         raise ValueError(f"every must be between 1 and steps={steps}; got {every}")
-    whole, rest = divmod(steps, every)
-    state = sampler.init(shape, steps, key=key, count=count)
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"count must be a whole number of samples, at least 1; got {count}")
+    examples = _Examples(image_keys(_checked_key(key), count, first), fit_cond(cond, count))
+    run = _plan(denoiser, sampler, guidance, steps, decode, shape=tuple(shape), every=every)
+    return split_over_devices(_snapshots, run, examples, axis=1)
 
-    def chunk(state: State, begin) -> tuple[State, Decoded]:
-        def body(offset, state: State) -> State:
-            return sampler.step(state, begin + offset, steps, cond)
 
-        state = jax.lax.fori_loop(0, every, body, state)
-        return state, sampler.finish(state)
+def begin_from_noise(
+    sampler: AbstractSampler, denoise: Bound, walk: Walk, noise: Batch, *, keys: BatchKeys
+) -> State:
+    """The state at the walk's first level: x = sigma·noise, of the shape of `noise`."""
+    index = jnp.zeros_like(walk.steps)
+    x = walk[index].over(noise).sigma * noise
+    return sampler.begin(denoise, walk, x, index, keys=keys)
 
-    begins = every * jnp.arange(whole, dtype=jnp.int32)
-    first = sampler.finish(state)[None]
-    state, snapshots = jax.lax.scan(chunk, state, begins)
+
+def fit_cond(cond: Cond, count: int) -> Cond:
+    """The condition with one entry for each of `count` examples; an entry for all is repeated.
+
+    **Raises:** `ValueError` naming a part that has another number of entries.
+    """
+
+    def fit(path: tuple[Any, ...], leaf: Any) -> Array:
+        array = jnp.asarray(leaf)
+        name = jax.tree_util.keystr(path) or ""
+        entries = 1 if array.ndim == 0 else array.shape[0]
+        if entries not in (1, count):
+            raise ValueError(
+                f"cond{name} has {entries} entries, but {count} examples are drawn; give one "
+                "for each, or one for all"
+            )
+        array = array[None] if array.ndim == 0 else array
+        return jnp.broadcast_to(array, (count, *array.shape[1:]))
+
+    return jax.tree_util.tree_map_with_path(fit, cond)
+
+
+def _plan(
+    denoiser: AbstractDenoiser,
+    sampler: AbstractSampler,
+    guidance: Guidance,
+    steps: Steps,
+    decode: Decode | None,
+    *,
+    shape: tuple[int, ...],
+    begin: int = 0,
+    end: Steps | None = None,
+    every: int | None = None,
+) -> _Run:
+    denoiser = eqx.nn.inference_mode(denoiser)
+    if guidance is not None and guidance != ():
+        denoiser = Guided(denoiser, guidance)
+    check_pair_kept(sampler, denoiser)
+    if isinstance(steps, int | np.integer):
+        steps = int(steps)
+        sampler.grid.check(denoiser.schedule, steps)
+    known = all(isinstance(number.value, float) for number in numbers(sampler).values())
+    return _Run(
+        as_arrays(denoiser),
+        as_arrays(sampler),
+        decode,
+        steps,
+        begin,
+        steps if end is None else end,
+        every,
+        shape,
+        # A number that came as an array may be differentiated by, through which a branch would cut.
+        skips=known,
+    )
+
+
+def _start(run: _Run, examples: _Examples) -> tuple[Bound, Walk, State]:
+    denoise = Bound(run.denoiser, examples.cond, run.skips)
+    walk = Walk.of(run.sampler.grid, run.denoiser.schedule, run.steps)
+    if examples.x is not None:
+        index = jnp.asarray(run.begin, jnp.int32)
+        return (
+            denoise,
+            walk,
+            run.sampler.begin(denoise, walk, examples.x, index, keys=examples.keys),
+        )
+    noise = draw(examples.keys, 0, run.shape) if examples.noise is None else examples.noise
+    state = begin_from_noise(run.sampler, denoise, walk, noise, keys=examples.keys)
+    return denoise, walk, state
+
+
+def _steps(run: _Run, denoise: Bound, walk: Walk, state: State, begin: Any, end: Any) -> State:
+    # With numbers that are known, jax makes this a scan, through which gradients flow.
+    def body(_: Any, state: State) -> State:
+        return run.sampler.advance(denoise, walk, state)
+
+    return jax.lax.fori_loop(begin, end, body, state)
+
+
+def _finished(run: _Run, state: State) -> Decoded:
+    return state.x if run.decode is None else run.decode(state.x)
+
+
+def _sampled(run: _Run, examples: _Examples) -> Decoded:
+    denoise, walk, state = _start(run, examples)
+    return _finished(run, _steps(run, denoise, walk, state, run.begin, run.end))
+
+
+def _snapshots(run: _Run, examples: _Examples) -> Float[Array, "snapshots batch *decoded"]:
+    denoise, walk, state = _start(run, examples)
+    assert isinstance(run.steps, int)
+    assert run.every is not None
+    whole, rest = divmod(run.steps, run.every)
+
+    def chunk(state: State, _: None) -> tuple[State, Decoded]:
+        state = _steps(run, denoise, walk, state, 0, run.every)
+        return state, _finished(run, state)
+
+    first = _finished(run, state)[None]
+    state, snapshots = jax.lax.scan(chunk, state, None, length=whole)
     parts = [first, snapshots]
     if rest:
-        state = advance(sampler, state, cond, begin=whole * every, end=steps, steps=steps)
-        parts.append(sampler.finish(state)[None])
+        state = _steps(run, denoise, walk, state, 0, rest)
+        parts.append(_finished(run, state)[None])
     return jnp.concatenate(parts)
+
+
+def _arrived(sampler: AbstractSampler, samples: Decoded) -> Decoded:
+    """The samples, if those of a sampler that chooses its levels have all arrived."""
+    if not sampler.chooses_levels or is_traced(samples):
+        return samples
+    lost = int(jnp.sum(~jnp.isfinite(samples.reshape(len(samples), -1)).all(axis=1)))
+    if lost:
+        raise ArithmeticError(
+            f"{lost} of {len(samples)} samples did not arrive in the steps allowed to "
+            f"{type(sampler).__name__}; allow "
+            "more steps, or a larger tolerance (rtol and atol)"
+        )
+    return samples
+
+
+def _checked_key(key: Any) -> PRNGKey:
+    if hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key
+    raise ValueError(
+        f"key must be a random key, made by jax.random.key(seed); got {type(key).__name__}"
+    )
+
+
+def _key_for(sampler: AbstractSampler, key: PRNGKey | None) -> PRNGKey:
+    if key is not None:
+        return _checked_key(key)
+    if not sampler.deterministic:
+        raise ValueError(
+            f"{type(sampler).__name__} draws noise on the way; give key=jax.random.key(seed)"
+        )
+    # The key decides nothing then.
+    return jax.random.key(0)

@@ -30,9 +30,18 @@ def image_keys(key: PRNGKey, count: int, first: int | Int[Array, ""] = 0) -> Bat
     return jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
 
 
-def draw(keys: BatchKeys, role: int | Int[Array, ""], shape: tuple[int, ...]) -> Batch:
-    """Standard normal noise, one example of `shape` for each key."""
-    return jax.vmap(lambda key: exact_normal(jax.random.fold_in(key, role), shape))(keys)
+def draw(
+    keys: BatchKeys, role: int | Int[Array, ""] | Int[Array, " batch"], shape: tuple[int, ...]
+) -> Batch:
+    """Standard normal noise, one example of `shape` for each key.
+
+    `role`: what the noise is for, one number for all examples or one for each. One key gives
+    independent noise for each role.
+    """
+    roles = jnp.broadcast_to(jnp.asarray(role, jnp.int32), keys.shape)
+    return jax.vmap(lambda key, role: exact_normal(jax.random.fold_in(key, role), shape))(
+        keys, roles
+    )
 
 
 def exact_normal(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
@@ -61,7 +70,8 @@ def quantile_of_bits(bits: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
     size = start - (((start - end) * fraction) >> _FRACTION_BITS)
     negative = (bits & 1).astype(bool)
     fixed = size.astype(jnp.int32)
-    return jnp.where(negative, -fixed, fixed).astype(jnp.float32) * jnp.float32(2.0**-_SCALE_BITS)
+    scaled = jnp.where(negative, -fixed, fixed).astype(jnp.float32) * np.float32(2.0**-_SCALE_BITS)
+    return scaled.astype(float)
 
 
 @functools.cache

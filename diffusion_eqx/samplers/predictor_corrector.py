@@ -2,57 +2,50 @@
 
 from typing import ClassVar
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
-from diffusion_eqx._typing import Batch, BatchKeys, Cond, Real
-from diffusion_eqx.denoiser import AbstractDenoiser
-from diffusion_eqx.samplers.base import AbstractOneStepMethod, State
-from diffusion_eqx.samplers.brownian import AbstractNoise, IndependentNoise
+from diffusion_eqx._typing import Real
+from diffusion_eqx._values import number
+from diffusion_eqx.samplers.base import AbstractSampler, Bound, unless_clean
 from diffusion_eqx.samplers.ddim import DDIMSampler
-from diffusion_eqx.samplers.grid import AbstractGrid, Index, TrailingGrid
-from diffusion_eqx.samplers.noise import draw
+from diffusion_eqx.samplers.state import State
+from diffusion_eqx.samplers.temperature import temperature
+from diffusion_eqx.schedules import NoiseLevel
 
 
-class PredictorCorrectorSampler(AbstractOneStepMethod):
-    """An ancestral step, then one of Langevin dynamics at the new time (Song et al. 2021, algorithms 4-5).
+class PredictorCorrectorSampler(AbstractSampler):
+    """An ancestral step, then one of Langevin dynamics at the new level (Song et al. 2021, algorithms 4-5).
 
         x ← x + e·score + temperature·sqrt(2·e)·z,   e = 2·(snr·sigma)²
 
-    This is their e = 2·(snr·|z|/|score|)² with the norms' expectations, sqrt(d) and sqrt(d)/sigma, in place
-    of the norms, which are those of a batch there and would bias examples of few dimensions. `snr` sets
-    how far the corrector moves: about 0.16. Cost: two evaluations a step, one in the last.
+    This is their e = 2·(snr·|z|/|score|)² with the norms' expectations, sqrt(d) and sqrt(d)/sigma,
+    in place of the norms, which are those of a batch there and would bias examples of few
+    dimensions.
+
+    - `snr`: how far the corrector moves: about 0.16.
+    - `temperature`: scale of the noise of both.
+
+    Cost: two evaluations a step, one in the last.
     """
 
-    denoiser: AbstractDenoiser
-    grid: AbstractGrid = TrailingGrid()
-    snr: Real = 0.16
-    temperature: Real = 1.0
-    noise: AbstractNoise = IndependentNoise()
+    snr: Real = number(0.16, minimum=0.0, maximum=1.0, about="how far the corrector moves")
+    temperature: Real = temperature()
 
-    renoises: ClassVar[bool] = False
+    evaluations: ClassVar[int | None] = 2
+    reference: ClassVar[str] = "Song et al. 2021, algorithms 4 and 5"
+    about: ClassVar[str] = "an ancestral step and a Langevin step in turn"
+    use: ClassVar[str] = "score models, hundreds of steps"
 
-    def step(self, state: State, index: Index, steps: Index, cond: Cond = None) -> State:
-        """One step; the last one (s = 0) returns x0, without correction."""
-        _, s = self.times(index, steps)
-        schedule = self.denoiser.schedule
-        ancestral = DDIMSampler(self.denoiser, self.grid, 1.0, self.temperature, self.noise)
-        predicted = ancestral.step(state, index, steps, cond)
+    def step(self, denoise: Bound, state: State, t: NoiseLevel, s: NoiseLevel) -> State:
+        """One step; the last one returns x0, without correction."""
+        ancestral = DDIMSampler(1.0, self.temperature, grid=self.grid, noise=self.noise)
+        predicted = ancestral.step(denoise, state, t, s)
 
-        def correct() -> jax.Array:
-            sigma = schedule.sigma(s)
-            score = -self.denoiser(predicted.x, s, cond).eps / sigma
-            length = 2.0 * (self.snr * sigma) ** 2
-            noise = self.temperature * jnp.sqrt(2.0 * length)
-            return predicted.x + length * score + noise * _second_draw(state.keys, index, state.x)
+        def corrected(level: NoiseLevel) -> Array:
+            score = -denoise(predicted.x, level).eps / level.sigma
+            length = 2.0 * (self.snr * level.sigma) ** 2
+            noise = self.temperature * jnp.sqrt(2.0 * length) * state.second_draw()
+            return predicted.x + length * score + noise
 
-        return eqx.tree_at(
-            lambda p: p.x, predicted, jax.lax.cond(s > 0.0, correct, lambda: predicted.x)
-        )
-
-
-def _second_draw(keys: BatchKeys, index: Index, like: Batch) -> Batch:
-    """Noise of the same step, independent of the predictor's."""
-    own = jax.vmap(lambda key: jax.random.fold_in(key, index + 1))(keys)
-    return draw(own, 1, like.shape[1:])
+        return predicted.moved_to(unless_clean(s, t, corrected, predicted.x))

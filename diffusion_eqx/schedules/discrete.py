@@ -7,29 +7,27 @@ integer and the continuous view. Where the last beta is 1, so that nothing of th
 (Lin et al. 2024), alpha_bar itself falls linearly to 0 over the last interval.
 """
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion_eqx.schedules.base import AbstractSchedule
+from diffusion_eqx.schedules.base import AbstractSchedule, unit_pair
+from diffusion_eqx.schedules.level import safe_log, safe_sqrt
 
 
 class DiscreteSchedule(AbstractSchedule):
     """alpha(t)² = alpha_bar(t), sigma(t)² = 1 − alpha_bar(t), from a table of log alpha_bar.
 
     `DiscreteSchedule(betas)` takes any betas in (0, 1), one for each timestep; the last may be 1.
+
+    **Raises:** `ValueError` for other betas.
     """
 
     log_alpha_bar: Float[Array, " nodes"]
-    num_timesteps: int = eqx.field(static=True)
 
     def __init__(self, betas: np.ndarray):
-        """`betas`: shape (T,), each in (0, 1); the last may be 1.
-
-        **Raises:** `ValueError` if they are not.
-        """
+        """`betas`: shape (T,)."""
         betas = np.asarray(betas, dtype=np.float64)
         shaped = betas.ndim == 1 and len(betas) > 0
         if not (shaped and np.all((betas > 0) & (betas <= 1)) and np.all(betas[:-1] < 1)):
@@ -41,15 +39,19 @@ class DiscreteSchedule(AbstractSchedule):
         # In double precision: a float32 product of a thousand factors drifts by 1e-5.
         with np.errstate(divide="ignore"):
             nodes = np.concatenate([[0.0], np.cumsum(np.log1p(-betas))])
-        self.log_alpha_bar = jnp.asarray(nodes, dtype=jnp.float32)
+        self.log_alpha_bar = jnp.asarray(nodes, dtype=float)
         self.num_timesteps = len(betas)
 
     def _log_alpha_bar_at(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
-        # The table is an array of the module but not a parameter: no gradient flows into it.
-        table = jax.lax.stop_gradient(self.log_alpha_bar)
-        position = self.timestep(t) + 1.0
+        # A node's own time gives the node itself: rounding of t·T would be magnified where the
+        # table is steep.
+        real = t * self.num_timesteps
+        nearest = jnp.round(real)
+        snapped = jnp.where(jnp.abs(real - nearest) <= self.num_timesteps * 2.0**-21, nearest, real)
+        position = real + jax.lax.stop_gradient(snapped - real)
         left = jnp.clip(jnp.floor(position).astype(jnp.int32), 0, self.num_timesteps - 1)
-        fraction = position - left
+        fraction = position - left.astype(position.dtype)
+        table = self.log_alpha_bar.astype(t.dtype)
         begin, end = table[left], table[left + 1]
         to_zero = jnp.isneginf(end)
         inside = begin * (1.0 - fraction) + jnp.where(to_zero, begin, end) * fraction
@@ -63,7 +65,31 @@ class DiscreteSchedule(AbstractSchedule):
 
     def sigma(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
         """sqrt(1 − alpha_bar(t)), without cancellation where alpha_bar is near 1."""
-        return jnp.sqrt(-jnp.expm1(self._log_alpha_bar_at(t)))
+        return safe_sqrt(-jnp.expm1(self._log_alpha_bar_at(t)))
+
+    def log_snr(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        """log(alpha_bar/(1 − alpha_bar)) at time t."""
+        log_alpha_bar = self._log_alpha_bar_at(t)
+        return log_alpha_bar - safe_log(-jnp.expm1(log_alpha_bar))
+
+    def time_of_log_snr(self, log_snr: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        """The inverse of the interpolation, alpha_bar being the logistic function of the log-SNR."""
+        wanted = -jax.nn.softplus(-log_snr)
+        table = self.log_alpha_bar.astype(log_snr.dtype)
+        right = jnp.searchsorted(-table, -jax.lax.stop_gradient(wanted), side="left")
+        left = jnp.clip(right - 1, 0, self.num_timesteps - 1)
+        begin, end = table[left], table[left + 1]
+        to_zero = jnp.isneginf(end)
+        linear = (begin - wanted) / (begin - jnp.where(to_zero, begin - 1.0, end))
+        falling = -jnp.expm1(jnp.minimum(wanted - begin, 0.0))
+        fraction = jnp.clip(jnp.where(to_zero, falling, linear), 0.0, 1.0)
+        return (left.astype(log_snr.dtype) + fraction) / self.num_timesteps
+
+    def pair_of_log_snr(
+        self, log_snr: Float[Array, "*s"], time: Float[Array, "*s"]
+    ) -> tuple[Float[Array, "*s"], Float[Array, "*s"]]:
+        """(alpha, sigma) with alpha² + sigma² = 1."""
+        return unit_pair(log_snr)
 
 
 def linear_betas(num_timesteps: int, beta_start: float, beta_end: float) -> np.ndarray:

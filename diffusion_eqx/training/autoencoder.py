@@ -1,15 +1,14 @@
 """The first stage of a latent diffusion: the autoencoder, its scale, and the latents of a data set.
 
-    autoencoder = train_autoencoder(build_autoencoder(config.autoencoder, key=key), images, training)
+    autoencoder = build_autoencoder(config.autoencoder, key=key_autoencoder)
+    autoencoder = train_autoencoder(autoencoder, images, training, kl_weight=config.kl_weight)
     scale = measure_scale_factor(autoencoder, images)
-    model = LDMModel(config, autoencoder=autoencoder, scale_factor=scale, key=key)
-    latents = encode_dataset(model, images)
+    model = LDMModel(config, autoencoder=autoencoder, scale_factor=scale, key=key_model)
 
-The second stage is `fit` of `model.denoiser.backbone` on `latents`, as for any other model.
+The second stage is `train` of this model on the same images, as for any other model.
 """
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import equinox as eqx
@@ -19,13 +18,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion_eqx._typing import Cond, Images, Latents, PRNGKey, Scalar
-from diffusion_eqx.config import DiffusionTrainingConfig
-from diffusion_eqx.data import ArrayDataset, ImageDataset, to_unit_range
+from diffusion_eqx.config import TrainingConfig
+from diffusion_eqx.data import ArrayDataset, Dataset, ImagesInMemory, to_unit_range
 from diffusion_eqx.models import LDMModel
 from diffusion_eqx.nn import AbstractAutoencoder
-from diffusion_eqx.training.checkpoint import Checkpoints
-from diffusion_eqx.training.loop import Cadence, fit
-from diffusion_eqx.training.step import averaged, make_recipe
+from diffusion_eqx.training.callback import Callback
+from diffusion_eqx.training.loop import fit
+from diffusion_eqx.training.recipe import make_recipe
+from diffusion_eqx.training.run import Run
+from diffusion_eqx.training.state import averaged
 
 AutoencoderT = TypeVar("AutoencoderT", bound=AbstractAutoencoder)
 
@@ -51,61 +52,53 @@ class AutoencoderLoss(eqx.Module):
 
 def train_autoencoder(
     autoencoder: AutoencoderT,
-    dataset: ImageDataset,
-    training: DiffusionTrainingConfig,
+    data: Dataset,
+    config: TrainingConfig,
     *,
     kl_weight: float,
-    cadence: Cadence = Cadence(),
-    checkpoints: Checkpoints | None = None,
-    resume: bool = False,
-    log: Path | None = None,
+    run: Run | None = None,
+    callbacks: Iterable[Callback] = (),
 ) -> AutoencoderT:
-    """Train an autoencoder on images by `fit`, and give it back with its averaged weights.
+    """Train an autoencoder on images, and give it back with its averaged weights.
 
-    The given one stays as it is. What `training` says of noise levels and labels does not matter here. The
-    other arguments, and what is raised, as `fit`.
+    - `autoencoder`: the one to start from. It stays as it is.
+    - `data`: images; their labels are not used.
+    - `config`: as for models; what it says of loss weighting and labels does not matter.
+    - `kl_weight`: of the loss, see `AutoencoderLoss`.
+    - `run`, `callbacks`: as of `fit`.
+
+    **Raises:** as `fit`.
     """
-    recipe = make_recipe(training, AutoencoderLoss(kl_weight))
-    state, _ = fit(
-        autoencoder,
-        dataset,
-        recipe,
-        training,
-        cadence=cadence,
-        checkpoints=checkpoints,
-        resume=resume,
-        log=log,
-    )
+    recipe = make_recipe(config, AutoencoderLoss(kl_weight))
+    state, _ = fit(autoencoder, data, recipe, config, run=run, callbacks=callbacks)
     return averaged(state)
 
 
 def measure_scale_factor(
-    autoencoder: AbstractAutoencoder, dataset: ImageDataset, *, batch_size: int = 500
+    autoencoder: AbstractAutoencoder, data: ImagesInMemory, *, batch_size: int = 500
 ) -> float:
     """One over the standard deviation of all latents of a data set (Rombach et al. 2022, appendix G).
 
     **Raises:** `ValueError` if all latents are equal.
     """
-    latents = _encoded(eqx.nn.inference_mode(autoencoder).encode, dataset, batch_size)
+    latents = _encoded(eqx.nn.inference_mode(autoencoder).encode, data, batch_size)
     deviation = float(np.std(latents, dtype=np.float64))
     if deviation == 0.0:
         raise ValueError("all latents are equal: the autoencoder encodes nothing")
     return 1.0 / deviation
 
 
-def encode_dataset(
-    model: LDMModel, dataset: ImageDataset, *, batch_size: int = 500
-) -> ArrayDataset:
+def encode_dataset(model: LDMModel, data: ImagesInMemory, *, batch_size: int = 500) -> ArrayDataset:
     """The latents that the model denoises of each image, with the images' labels; encoded once."""
-    return ArrayDataset(_encoded(model.encode, dataset, batch_size), dataset.labels)
+    return ArrayDataset(_encoded(model.encode, data, batch_size), data.labels, data.class_names)
 
 
 def _encoded(
-    encode: Callable[[Images], Latents], dataset: ImageDataset, batch_size: int
+    encode: Callable[[Images], Latents], data: ImagesInMemory, batch_size: int
 ) -> Float[np.ndarray, "examples height width channels"]:
     jitted = eqx.filter_jit(lambda encode, images: encode(to_unit_range(images)))
     return np.concatenate(
-        [np.asarray(jitted(encode, images)) for images in _parts(dataset.images, batch_size)]
+        [np.asarray(jitted(encode, images)) for images in _parts(data.images, batch_size)]
     )
 
 

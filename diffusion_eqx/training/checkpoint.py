@@ -1,4 +1,4 @@
-"""Checkpoints of a training run, by orbax: written in the background, atomic, the newest few kept."""
+"""Checkpoints of a run, by orbax: atomic, written in the background, the newest two kept."""
 
 from pathlib import Path
 from typing import Any
@@ -6,85 +6,86 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import orbax.checkpoint as ocp
 
 from diffusion_eqx.random_keys import to_keys, to_numbers
-from diffusion_eqx.training.step import TrainState
+from diffusion_eqx.training.callback import Callback
+from diffusion_eqx.training.run import Run
+from diffusion_eqx.training.state import TrainState
+
+_KEPT = 2
 
 
-class ResumeError(ValueError):
-    """A run cannot be resumed: no checkpoint, or one of another configuration."""
+class Checkpoints(Callback):
+    """Saves the state and the reports of a run into a folder, every `checkpoint_every` steps and last.
 
-
-class Checkpoints:
-    """The checkpoints in one folder. `run` (JSON) says what run they belong to.
-
-    Use as a context manager: leaving it waits for the last checkpoint to be written.
+    `fit` never shows it a state with a loss that is not finite, so the checkpoints that are kept are good.
     """
 
-    def __init__(self, folder: str | Path, *, run: dict[str, Any], keep: int = 2):
-        self._run = run
+    optional = True
+
+    def __init__(self, folder: str | Path):
+        import orbax.checkpoint as ocp  # Loading it takes seconds.
+
         self._manager = ocp.CheckpointManager(
             Path(folder).absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+            options=ocp.CheckpointManagerOptions(max_to_keep=_KEPT, create=True),
         )
 
-    def __enter__(self) -> "Checkpoints":
-        return self
+    def step(self, run: Run) -> None:
+        """Save the state if it is due."""
+        every = run.config.checkpoint_every
+        due = run.finished or run.stopping or (every > 0 and run.step % every == 0)
+        if due and run.step not in self._manager.all_steps():
+            self.save(run._state, run.rows)
 
-    def __exit__(self, *exception: object) -> None:
+    def end(self, run: Run) -> None:
+        """Wait until the last checkpoint is written."""
+        self.close()
+
+    def close(self) -> None:
+        """Wait until the last checkpoint is written; nothing can be saved or restored then."""
         self._manager.close()
 
-    def save(self, state: TrainState, history: list[dict[str, float]]) -> None:
-        """Write the state, and the metrics logged so far, under the state's step."""
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(_to_arrays(state)),
-            run=ocp.args.JsonSave(self._run),
-            history=ocp.args.JsonSave({"rows": history}),
-        )
-        self._manager.save(int(state.step), args=arguments)
+    def save(self, state: TrainState, rows: list[dict[str, float]]) -> None:
+        """Write a state, and the reports made so far, under the state's step.
 
-    def restore(self, like: TrainState) -> tuple[TrainState, list[dict[str, float]]]:
-        """The newest state, and the metrics logged up to it. `like`: a state of the same run.
-
-        **Raises:** `ResumeError` if there is none, or its configuration is another one.
+        **Raises:** `OSError` if orbax refuses, as it does where a later checkpoint exists.
         """
+        import orbax.checkpoint as ocp
+
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardSave(_to_arrays(state)), rows=ocp.args.JsonSave({"rows": rows})
+        )
+        if not self._manager.save(int(state.step), args=arguments):
+            raise OSError(
+                f"no checkpoint of step {int(state.step)} was written: {self._manager.directory} has a "
+                f"later one, of step {self._manager.latest_step()}"
+            )
+
+    def restore(self, like: TrainState) -> tuple[TrainState, list[dict[str, float]]] | None:
+        """The newest state, and the reports made up to it; None if there is no checkpoint.
+
+        - `like`: a state of the same structure.
+        """
+        import orbax.checkpoint as ocp
+
         step = self._manager.latest_step()
         if step is None:
-            raise ResumeError(
-                f"there is no complete checkpoint in {self._manager.directory}; leave out --resume to "
-                "start a new run"
-            )
-        arguments = ocp.args.Composite(run=ocp.args.JsonRestore())
-        run = self._manager.restore(step, args=arguments)["run"]
-        if run != self._run:
-            changed = sorted(
-                k for k in self._run.keys() | run.keys() if self._run.get(k) != run.get(k)
-            )
-            raise ResumeError(
-                f"the checkpoint in {self._manager.directory} belongs to another run: "
-                + "; ".join(f"{k} was {run.get(k)}, is {self._run.get(k)}" for k in changed)
-                + "; resume with the same settings, or start anew elsewhere"
-            )
+            return None
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _to_arrays(like))
         arguments = ocp.args.Composite(
-            state=ocp.args.StandardRestore(target), history=ocp.args.JsonRestore()
+            state=ocp.args.StandardRestore(target), rows=ocp.args.JsonRestore()
         )
         restored = self._manager.restore(step, args=arguments)
-        return _from_arrays(restored["state"], like), restored["history"]["rows"]
-
-    def discard(self) -> None:
-        """Delete all checkpoints, for a new run in the same place."""
-        for step in self._manager.all_steps():
-            self._manager.delete(step)
+        return _from_arrays(restored["state"], like), restored["rows"]["rows"]
 
 
-def _to_arrays(state: TrainState) -> list[jax.Array]:
+def _to_arrays(state: TrainState) -> list[Any]:
     """The arrays of a state, in order; random keys as their numbers."""
     return jax.tree.leaves(to_numbers(eqx.filter(state, eqx.is_array)))
 
 
-def _from_arrays(arrays: list[jax.Array], like: TrainState) -> TrainState:
+def _from_arrays(arrays: list[Any], like: TrainState) -> TrainState:
     dynamic, static = eqx.partition(like, eqx.is_array)
     restored = to_keys(jax.tree.unflatten(jax.tree.structure(dynamic), arrays), dynamic)
     # Copies of our own: a buffer that orbax may still hold must not be donated to the next step.

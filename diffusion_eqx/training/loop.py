@@ -1,167 +1,215 @@
-"""A whole training run: batches, steps, logs, previews, checkpoints."""
+"""A whole training run: batches, steps, reports, callbacks."""
 
-import contextlib
 import dataclasses
-import json
-import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import time
+import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from diffusion_eqx.config import DiffusionTrainingConfig
+from diffusion_eqx.config import TrainingConfig
 from diffusion_eqx.data import Dataset
-from diffusion_eqx.training.checkpoint import Checkpoints
-from diffusion_eqx.training.progress import TrainingProgress
-from diffusion_eqx.training.step import Network, Recipe, TrainState, averaged, train_step
+from diffusion_eqx.random_keys import STEP, role
+from diffusion_eqx.training import folder
+from diffusion_eqx.training.callback import Callback
+from diffusion_eqx.training.devices import place
+from diffusion_eqx.training.recipe import Recipe
+from diffusion_eqx.training.run import Run
+from diffusion_eqx.training.signals import stop_requests
+from diffusion_eqx.training.state import Network, TrainState
+from diffusion_eqx.training.step import train_step
 
 
 class TrainingDiverged(ArithmeticError):
-    """The loss is no longer a finite number."""
+    """A step gave a loss, or a gradient, that is not finite."""
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """The run was stopped by a signal, after its state had been saved."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Cadence:
-    """How often things happen, in steps. 0 means never."""
-
-    log_every: int = 20
-    preview_every: int = 0
-    checkpoint_every: int = 200
+    """The run was stopped by a signal; if it has a folder, its state is saved."""
 
 
 def fit(
-    backbone: Network,
-    dataset: Dataset,
+    network: Network,
+    data: Dataset,
     recipe: Recipe,
-    config: DiffusionTrainingConfig,
+    config: TrainingConfig,
     *,
-    cadence: Cadence = Cadence(),
-    checkpoints: Checkpoints | None = None,
-    resume: bool = False,
-    log: Path | None = None,
-    preview: Callable[[Network, int], None] | None = None,
+    run: Run | None = None,
+    callbacks: Iterable[Callback] = (),
 ) -> tuple[TrainState[Network], list[dict[str, float]]]:
-    """Train `backbone`, or any other network that the recipe's loss is of, for `config.steps` steps.
+    """Train any network by any loss, for `config.steps` steps of `config.batch_size` examples.
 
-    Batch i and the random numbers of step i are functions of `config.seed` and i, so a run that is
-    resumed equals one that was never interrupted. The batch is split over all of jax's devices if it
-    can be split evenly. `log`: a file that receives one JSON line for each report. `preview`: called
-    with the averaged network and the number of steps done (see `Preview`). Returns the last state
-    and the reported metrics (`step`, `loss`: mean since the report before, `grad_norm`,
-    `images_per_second`).
+    - `network`: what the recipe's loss is a function of. It stays as it is.
+    - `recipe`: see `make_recipe`, which makes one of `config` and a loss.
+    - `run`: its folder, if it has one, receives checkpoints, log and previews; a run of the same settings
+      that is there goes on from its newest checkpoint.
+    - `callbacks`: see `Callback`.
 
-    **Raises:** `TrainingDiverged`; `TrainingInterrupted` after SIGINT or SIGTERM, once the state is
-    saved; `ResumeError` if `resume` finds nothing to resume.
+    Returns the last state and the reports, each with `step`, `loss` (the mean since the report before),
+    `grad_norm` and `images_per_second`. Batch i and the random numbers of step i depend on `config.seed`
+    and i only, so a resumed run equals one that was never stopped. Each batch is split over jax's devices.
+
+    **Raises:** `TrainingDiverged` at the next report or checkpoint after a loss that is not finite;
+    `TrainingInterrupted` after SIGINT or SIGTERM; `ResumeError` if the run's folder holds another run;
+    `ValueError` if the recipe is planned for another number of steps, or if `config` asks for previews
+    without a folder and a model.
+
+    **Warns:** `UserWarning` if not all devices can be used, or a callback of the library fails.
     """
-    state = recipe.init(backbone, key=jax.random.key(config.seed))
-    history: list[dict[str, float]] = []
-    if checkpoints is not None and resume:
-        state, history = checkpoints.restore(state)
-    elif checkpoints is not None:
-        checkpoints.discard()
-    state, place_batch = _place(state, config.batch_size)
-    stream = dataset.batches(config.batch_size, seed=config.seed)
-    begin = int(state.step)
-    pending: list[jax.Array] = []
+    run = Run() if run is None else run
+    _check(recipe, config, run)
+    run.open(network, data, config)
+    state = recipe.init(network, key=role(jax.random.key(config.seed), STEP))
+    built_in, state, run.rows = _built_in(run, state)
+    step = int(state.step)
+    state, split = place(state, config.batch_size)
+    run.move_to(state, step)
+    calls = _Calls((*callbacks, *built_in), run)
+    with stop_requests(lambda: setattr(run, "stopping", True)) as received, calls:
+        if not run.finished:
+            _train(recipe, data, split, run, calls)
+    if received and not run.finished:
+        saved = "" if run.folder is None else f"; its state is saved in {run.folder}"
+        raise TrainingInterrupted(f"the run stopped after step {run.step}{saved}")
+    arrays, rest = eqx.partition(run._state, eqx.is_array)
+    return eqx.combine(jax.device_put(arrays, jax.devices()[0]), rest), run.rows
 
-    with (
-        _stop_requests() as stop,
-        TrainingProgress(begin=begin, total=config.steps) as progress,
-        _open_log(log, history) as log_file,
-    ):
-        for number in range(begin, config.steps):
-            batch = stream[number]
-            images, labels = place_batch((batch["images"], batch.get("labels")))
-            state, metrics = train_step(recipe, state, images, labels)
-            pending.append(metrics["loss"])
-            done = number + 1
-            last = done == config.steps or bool(stop)
 
-            if last or _due(done, cadence.log_every):
-                loss = float(np.mean(jax.device_get(pending)))
-                pending.clear()
-                if not np.isfinite(loss):
-                    raise TrainingDiverged(
-                        f"the loss is {loss} after {done} steps; lower learning_rate or "
-                        "max_grad_norm, and check that images lie in [-1, 1]"
-                    )
-                rate = progress.report(done, loss, config.batch_size)
-                row = {
-                    "step": done,
-                    "loss": loss,
-                    "grad_norm": float(metrics["grad_norm"]),
-                    "images_per_second": rate,
-                }
-                history.append(row)
-                if log_file is not None:
-                    print(json.dumps(row), file=log_file, flush=True)
-            if preview is not None and _due(done, cadence.preview_every):
-                preview(averaged(state), done)
-            if checkpoints is not None and (last or _due(done, cadence.checkpoint_every)):
-                checkpoints.save(state, history)
-            if stop and done < config.steps:
-                raise TrainingInterrupted(f"the run stopped after step {done}, its state is saved")
-    return state, history
+def _check(recipe: Recipe, config: TrainingConfig, run: Run) -> None:
+    if recipe.steps not in (None, config.steps):
+        raise ValueError(
+            f"the recipe's learning rate is planned for {recipe.steps} steps, but config.steps is "
+            f"{config.steps}; make the recipe of the same configuration"
+        )
+    if config.preview_every > 0 and (run.folder is None or run.assemble is None):
+        raise ValueError(
+            f"preview_every={config.preview_every} needs a folder for the picture and a model that draws "
+            "it; use train with out=, or set preview_every=0"
+        )
+
+
+def _built_in(
+    run: Run, state: TrainState
+) -> tuple[list[Callback], TrainState, list[dict[str, float]]]:
+    """The library's callbacks for a run, and the state and the reports from which it goes on."""
+    from diffusion_eqx.training.progress import Progress
+
+    if run.folder is None:
+        return [Progress()], state, []
+    from diffusion_eqx.training.checkpoint import Checkpoints
+    from diffusion_eqx.training.log import Log
+    from diffusion_eqx.training.preview import Preview
+
+    checkpoints = Checkpoints(run.folder / folder.CHECKPOINTS)
+    state, rows = checkpoints.restore(state) or (state, [])
+    previews = [Preview(run.folder / folder.PREVIEW)] if run.config.preview_every > 0 else []
+    return [Progress(), Log(run.folder / folder.LOG), *previews, checkpoints], state, rows
+
+
+def _train(recipe: Recipe, data: Dataset, split: Any, run: Run, calls: "_Calls") -> None:
+    config = run.config
+    stream = data.batches(config.batch_size, seed=config.seed)
+    reported = run.rows[-1]["step"] if run.rows else 0
+    timed, began = run.step, time.perf_counter()
+    first = run.step + 1
+    while not (run.finished or run.stopping):
+        batch = stream[run.step]
+        images, labels = split((batch["images"], batch.get("labels")))
+        state, metrics = train_step(recipe, run._state, images, labels)
+        run.move_to(state, run.step + 1)
+        report = run.finished or _due(run.step, config.log_every)
+        if report or run.stopping or _due_for_files(run):
+            _stop_if_diverged(run)
+        if report:
+            now = time.perf_counter()
+            row = {
+                "step": run.step,
+                "loss": float(state.loss_sum) / (run.step - reported),
+                "grad_norm": float(metrics["grad_norm"]),
+                "images_per_second": (run.step - timed) * config.batch_size / (now - began),
+            }
+            reported, timed, began = run.step, run.step, now
+            run.rows.append(row)
+            run.move_to(_without_losses(state), run.step)
+            calls("evaluate", row)
+        elif run.step == first:
+            # Compiling is no training: the first step's time does not count.
+            state.step.block_until_ready()
+            timed, began = run.step, time.perf_counter()
+        calls("step")
+        calls.raise_failure()
 
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _place(state: TrainState, batch_size: int):
-    """Copy the state to all devices, and give the function that splits a batch over them."""
-    devices = jax.devices()
-    if batch_size % len(devices):
-        devices = devices[:1]
-    mesh = jax.make_mesh((len(devices),), ("batch",), (AxisType.Auto,), devices=devices)
-    arrays, rest = eqx.partition(state, eqx.is_array)
-    arrays = jax.device_put(arrays, NamedSharding(mesh, PartitionSpec()))
-    state = eqx.combine(arrays, rest)
-    split = NamedSharding(mesh, PartitionSpec("batch"))
-    return state, lambda batch: jax.device_put(batch, split)
+def _due_for_files(run: Run) -> bool:
+    intervals = (run.config.checkpoint_every, run.config.preview_every)
+    return run.folder is not None and any(_due(run.step, every) for every in intervals)
 
 
-@contextlib.contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them, so that the state can be saved first.
+def _stop_if_diverged(run: Run) -> None:
+    if not bool(run._state.halted):
+        return
+    # The state is that of the last good step.
+    good = int(run._state.step)
+    run.move_to(run._state, good)
+    kept = "" if run.folder is None else f"; the checkpoints in {run.folder} are good, but older"
+    raise TrainingDiverged(
+        f"step {good + 1} gave a loss or a gradient that is not finite{kept}. Lower learning_rate or "
+        "max_grad_norm, and check that all examples are finite"
+    )
 
-    A second signal of the same kind has its usual effect.
+
+def _without_losses(state: TrainState) -> TrainState:
+    zero = np.zeros((), state.loss_sum.dtype)
+    # Placed as the sum was, lest the next step compile again.
+    return dataclasses.replace(state, loss_sum=jax.device_put(zero, state.loss_sum.sharding))
+
+
+class _Calls:
+    """Calls all callbacks of a run; as a context manager, `start` at its begin and `end` whatever happens.
+
+    A failure of an optional callback is a warning. The first failure of another one ends the run, once the
+    callbacks after it, which save the state, have had their turn.
     """
-    received: list[int] = []
-    before: dict[int, Any] = {}
 
-    def note(number: int, frame: object) -> None:
-        received.append(number)
-        signal.signal(number, before[number])
+    def __init__(self, callbacks: Iterable[Callback], run: Run):
+        self._callbacks = tuple(callbacks)
+        self._run = run
+        self._failure: Exception | None = None
 
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
-    except ValueError:  # Not in the main thread: signals are somebody else's to handle.
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def __enter__(self) -> None:
+        self("start")
+        if self._failure is not None:
+            self("end")
+            self.raise_failure()
 
+    def __exit__(self, kind: object, *exception: object) -> None:
+        self("end")
+        if kind is None:
+            self.raise_failure()
 
-@contextlib.contextmanager
-def _open_log(path: Path | None, history: list[dict[str, float]]):
-    """Open the log, rewritten with what a resumed run had reported up to its checkpoint."""
-    if path is None:
-        yield None
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        file.writelines(json.dumps(row) + "\n" for row in history)
-        yield file
+    def __call__(self, method: str, *arguments: Any) -> None:
+        for callback in self._callbacks:
+            try:
+                getattr(callback, method)(self._run, *arguments)
+            except Exception as error:
+                if callback.optional:
+                    warnings.warn(
+                        f"{type(callback).__name__} failed after step {self._run.step}, and the run goes "
+                        f"on: {type(error).__name__}: {error}",
+                        stacklevel=2,
+                    )
+                elif self._failure is None:
+                    self._failure = error
+                    self._run.stopping = True
+
+    def raise_failure(self) -> None:
+        """Raise the first failure, if there is one."""
+        if self._failure is not None:
+            raise self._failure

@@ -2,38 +2,50 @@
 
 from pathlib import Path
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 
 from diffusion_eqx.data import image_grid, save_picture
-from diffusion_eqx.denoiser import Backbone
-from diffusion_eqx.models import AbstractDiffusionModel
+from diffusion_eqx.training.callback import Callback
+from diffusion_eqx.training.run import Run
+
+_IMAGES_WITHOUT_CLASSES = 10
 
 
-class Preview:
-    """Draws a grid, one row, of every class (or of ten images) and overwrites one picture file.
+class Preview(Callback):
+    """Draws one row of images, one of each class (or ten), every `preview_every` steps and last.
 
-    The same noise each time, so that successive pictures show the same images getting better.
+    The noise is the same each time, so successive pictures show the same images getting better. The picture
+    is written over the one before.
+
+    - `path`: the picture.
+    - `sampler`, `steps`: how the images are drawn; no more steps than the model has timesteps.
+    - `zoom`: how many times larger a pixel is drawn.
     """
 
-    def __init__(self, model: AbstractDiffusionModel, path: Path, *, steps: int = 20):
-        self._model = model
-        self._path = path
-        self._steps = steps
+    optional = True
 
-    def __call__(self, backbone: Backbone, step: int) -> None:
-        """Write the picture for the weights after `step` steps."""
-        model = eqx.tree_at(lambda m: m.denoiser.backbone, self._model, backbone)
-        # One device suffices for a preview, whatever the training runs on.
-        arrays, rest = eqx.partition(model, eqx.is_array)
-        model = eqx.combine(jax.device_put(arrays, jax.devices()[0]), rest)
+    def __init__(self, path: str | Path, *, sampler: str = "ddim", steps: int = 20, zoom: int = 4):
+        self._path = Path(path)
+        self._sampler = sampler
+        self._steps = steps
+        self._zoom = zoom
+
+    def step(self, run: Run) -> None:
+        """Draw the picture if it is due."""
+        every = run.config.preview_every
+        if every > 0 and (run.finished or run.step % every == 0):
+            self.draw(run)
+
+    def draw(self, run: Run) -> None:
+        """Draw the picture."""
+        model = run.model()
         classes = model.num_classes
+        count = classes or _IMAGES_WITHOUT_CLASSES
         images = model.sample(
-            classes or 10,
-            "ddim",
-            self._steps,
-            key=jax.random.key(0),
+            count,
+            self._sampler,
+            steps=min(self._steps, model.config.noise_schedule.num_timesteps),
             labels=None if classes is None else jnp.arange(classes),
+            key=run.key("preview"),
         )
-        save_picture(self._path, image_grid(images, columns=len(images)), zoom=4)
+        save_picture(self._path, image_grid(images, columns=count), zoom=self._zoom)

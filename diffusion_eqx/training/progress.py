@@ -1,56 +1,87 @@
-"""What a person sees of a running training."""
+"""What a person sees of a run."""
 
 import time
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from diffusion_eqx.training.callback import Callback
+from diffusion_eqx.training.run import Run
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
 
 
-class TrainingProgress:
-    """A bar with loss and images per second on a terminal; a line for each report elsewhere."""
+class Progress(Callback):
+    """A bar with loss and images per second on a terminal; elsewhere a line for each report.
 
-    def __init__(self, *, begin: int, total: int):
+    Compiling the first step takes up to minutes: that it has begun, and how long it took, is said too.
+    """
+
+    optional = True
+
+    _console: "Console"
+    _bar: "Bar"
+
+    def start(self, run: Run) -> None:
+        """Say what begins."""
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
         self._console = Console(stderr=True)
-        self._live = self._console.is_terminal
-        self._progress = Progress(
-            TextColumn("training"),
+        self._bar = Progress(
+            TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:.0f} images/s"),
+            TextColumn("{task.fields[numbers]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not self._live,
+            disable=not self._console.is_terminal,
         )
-        self._task = self._progress.add_task(
-            "train", total=total, completed=begin, loss=float("nan"), rate=0.0
+        self._task = self._bar.add_task(
+            "training" if run.finished else "compiling",
+            total=run.config.steps,
+            completed=run.step,
+            numbers="",
         )
-        self._total = total
-        self._last = (begin, time.perf_counter())
-
-    def __enter__(self) -> "TrainingProgress":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    def report(self, step: int, loss: float, images_per_step: int) -> float:
-        """Show the state after `step` steps. Returns images per second since the last report."""
-        now = time.perf_counter()
-        last_step, last_time = self._last
-        rate = (step - last_step) * images_per_step / max(now - last_time, 1e-9)
-        self._last = (step, now)
-        self._progress.update(self._task, completed=step, loss=loss, rate=rate)
-        if not self._live:
-            self._console.print(
-                f"step {step}/{self._total}  loss {loss:.4f}  {rate:.0f} images/s", highlight=False
+        self._bar.start()
+        self._began = time.perf_counter()
+        self._first = run.step + 1
+        where = "" if run.folder is None else f" in {run.folder}"
+        if run.finished:
+            self._say(f"the run{where} is finished: all {run.step} steps are done")
+        elif run.step:
+            self._say(
+                f"the run{where} goes on after step {run.step}; compiling the training step …"
             )
-        return rate
+        else:
+            self._say(
+                f"training for {run.config.steps} steps{where}; compiling the training step …"
+            )
+
+    def step(self, run: Run) -> None:
+        """Say how long the first step took."""
+        if run.step == self._first:
+            self._say(f"compiled in {time.perf_counter() - self._began:.0f} s")
+            self._bar.update(self._task, description="training", completed=run.step)
+
+    def evaluate(self, run: Run, row: dict[str, float]) -> None:
+        """Show a report."""
+        numbers = f"loss {row['loss']:.4f}  {row['images_per_second']:.0f} images/s"
+        self._bar.update(self._task, description="training", completed=run.step, numbers=numbers)
+        if not self._console.is_terminal:
+            self._say(f"step {run.step}/{run.config.steps}  {numbers}")
+
+    def end(self, run: Run) -> None:
+        """Leave the bar as it is."""
+        self._bar.stop()
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,64 @@
+"""What training and evaluation ask of a data set, whoever wrote it."""
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """Training batches by number; there is no last one."""
+
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+        """Batch `number`: `images` (batch, …) and, for a labelled data set, `labels` (batch,)."""
+        ...
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Examples that a model can be trained on. Any class with these members is a data set.
+
+    - `shape`: the shape of one example, (height, width, channels) for images.
+    - `num_classes`: the number of classes, or None without labels.
+    - `class_names`: the name of each class, or () where classes have no names.
+    - `labels`: the integer class of each example, (N,), or None.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one example, (height, width, channels) for images."""
+        ...
+
+    @property
+    def num_classes(self) -> int | None:
+        """The number of classes, or None without labels."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each class, or () where classes have no names."""
+        ...
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The integer class of each example, (N,), or None."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batches(self, batch_size: int, *, seed: int) -> Batches:
+        """An endless, shuffled stream of batches. Batch i depends on `seed` and i only."""
+        ...
+
+
+@runtime_checkable
+class ImagesInMemory(Dataset, Protocol):
+    """A data set that holds all its images as one array, such as `ImageDataset` and `ImageFolder`.
+
+    - `images`: (N, height, width, channels), uint8 or float in [−1, 1].
+    """
+
+    @property
+    def images(self) -> np.ndarray:
+        """All images, (N, height, width, channels), uint8 or float in [−1, 1]."""
+        ...

@@ -1,0 +1,20 @@
+"""Losses: the error of a network, what it weighs at each noise level, and which levels are trained."""
+
+from diffusion_eqx.losses.build import training_loss as training_loss
+from diffusion_eqx.losses.denoising import ERRORS as ERRORS
+from diffusion_eqx.losses.denoising import DenoisingLoss as DenoisingLoss
+from diffusion_eqx.losses.denoising import Noised as Noised
+from diffusion_eqx.losses.denoising import drop_cond as drop_cond
+from diffusion_eqx.losses.times import AbstractTimes as AbstractTimes
+from diffusion_eqx.losses.times import LogitNormalTimes as LogitNormalTimes
+from diffusion_eqx.losses.times import UniformTimes as UniformTimes
+from diffusion_eqx.losses.times import stratified as stratified
+from diffusion_eqx.losses.variational import HybridLoss as HybridLoss
+from diffusion_eqx.losses.variational import bound_terms as bound_terms
+from diffusion_eqx.losses.variational import (
+    discretized_log_likelihood as discretized_log_likelihood,
+)
+from diffusion_eqx.losses.weights import SNR as SNR
+from diffusion_eqx.losses.weights import AbstractWeight as AbstractWeight
+from diffusion_eqx.losses.weights import MinSNR as MinSNR
+from diffusion_eqx.losses.weights import Uniform as Uniform

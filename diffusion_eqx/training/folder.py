@@ -1,0 +1,94 @@
+"""The folder of a run: what it holds, and whether a run may go on in it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+# What a run writes into its folder. Nothing else there is ever touched.
+SETTINGS = "run.json"
+CHECKPOINTS = "checkpoints"
+LOG = "log.jsonl"
+PREVIEW = "preview.png"
+MODEL = "model.safetensors"
+
+
+class ResumeError(ValueError):
+    """A folder holds a run that cannot be continued with the settings given."""
+
+
+def open_folder(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> list[str]:
+    """Make the folder of a run, or check that the run in it is the same. Returns what was deleted.
+
+    - `settings`: JSON that says what run it is.
+    - `overwrite`: delete the files of a run that is there, and start anew.
+
+    **Raises:** `ResumeError` if the folder holds a run of other settings, a model without the checkpoint to
+    go on from, or files of a run without its settings; `NotADirectoryError` if it is no folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(
+            f"{folder} is a file; the run needs a folder, into which it writes {MODEL} and its checkpoints"
+        )
+    there = [name for name in (CHECKPOINTS, LOG, PREVIEW, MODEL) if (folder / name).exists()]
+    record = folder / SETTINGS
+    if overwrite:
+        for name in there:
+            _delete(folder / name)
+    elif record.exists():
+        _check_same(folder, json.loads(record.read_text()), settings)
+        if MODEL in there and not _has_checkpoint(folder):
+            raise ResumeError(
+                f"{folder} holds the model of a run, but no checkpoint to go on from; choose another "
+                "folder, or start anew with overwrite=True, which deletes the model"
+            )
+        return []
+    elif there:
+        raise ResumeError(
+            f"{folder} holds {', '.join(there)}, but not the {SETTINGS} that says of which run; choose "
+            "another folder, or start anew with overwrite=True, which deletes these files"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{SETTINGS}.partial"
+    partial.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+    partial.replace(record)
+    return there
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    checkpoints = folder / CHECKPOINTS
+    return checkpoints.is_dir() and any(path.name.isdigit() for path in checkpoints.iterdir())
+
+
+def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    old, new = _flat(before), _flat(now)
+    changed = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    if changed:
+        raise ResumeError(
+            f"{folder} holds a run of other settings: "
+            + "; ".join(f"{name} was {_text(old, name)}, is {_text(new, name)}" for name in changed)
+            + ". Give the same settings to continue it, choose another folder, or start anew with "
+            "overwrite=True, which deletes it"
+        )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under names joined by dots. A list is one value."""
+    flat = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _text(flat: dict[str, Any], name: str) -> str:
+    return json.dumps(flat[name]) if name in flat else "absent"

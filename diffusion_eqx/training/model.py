@@ -1,0 +1,116 @@
+"""Training of whole models, in one line."""
+
+import dataclasses
+import json
+import tempfile
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import equinox as eqx
+import numpy as np
+
+from diffusion_eqx.config import TrainingConfig, to_json
+from diffusion_eqx.data import ArrayDataset, Dataset
+from diffusion_eqx.losses import training_loss
+from diffusion_eqx.models import AbstractDiffusionModel, LDMModel, save_model
+from diffusion_eqx.training.autoencoder import encode_dataset
+from diffusion_eqx.training.callback import Callback
+from diffusion_eqx.training.checks import check_data
+from diffusion_eqx.training.folder import MODEL
+from diffusion_eqx.training.loop import fit
+from diffusion_eqx.training.recipe import make_recipe
+from diffusion_eqx.training.run import Run
+from diffusion_eqx.training.state import averaged
+
+ModelT = TypeVar("ModelT", bound=AbstractDiffusionModel)
+
+# Latents whose standard deviation lies outside are noised too early or too late.
+_UNIT_SIZE = (0.5, 2.0)
+
+
+def train(
+    model: ModelT,
+    data: Dataset,
+    config: TrainingConfig,
+    *,
+    out: str | Path | None = None,
+    callbacks: Iterable[Callback] = (),
+    overwrite: bool = False,
+) -> ModelT:
+    """Train a model on images, and give it back with its averaged weights.
+
+    - `model`: any model of this library. It stays as it is. A latent one is trained on the latents of the
+      images, which are encoded once; its autoencoder is not trained.
+    - `data`: images of the model's shape, with labels if the model has classes.
+    - `config`: how long, with which batches and reports.
+    - `out`: the folder of the run, or None. It receives checkpoints, `log.jsonl` with one line of JSON for
+      each report, `preview.png` if `config` asks for previews, and last `model.safetensors`. The same call
+      again continues a run that was stopped.
+    - `callbacks`: see `Callback`.
+    - `overwrite`: delete the run that is in `out`, and start anew.
+
+    **Raises:** `DataMismatch` if the data do not fit the model; `ResumeError` if `out` holds a run of other
+    settings; `ValueError` as `save_model` if `out` is given, before any step is made; and as `fit`.
+
+    **Warns:** `UserWarning` as `fit` and `check_data`, and if latents are not of about unit size.
+    """
+    check_data(model, data)
+    run = Run(
+        out,
+        settings={"model": json.loads(to_json(model.config))},
+        assemble=lambda network: _with_network(model, network),
+        overwrite=overwrite,
+    )
+    if out is not None:
+        _check_savable(model, data, config)
+    run.open(model.denoiser.backbone, data, config)
+    loss = training_loss(model.denoiser, model.config, config)
+    examples = _latents(model, data) if isinstance(model, LDMModel) else data
+    state, rows = fit(
+        model.denoiser.backbone,
+        examples,
+        make_recipe(config, loss),
+        config,
+        run=run,
+        callbacks=callbacks,
+    )
+    trained = _with_network(model, averaged(state))
+    if run.folder is not None:
+        save_model(run.folder / MODEL, trained, record=_record(data, config, rows))
+    return trained
+
+
+def _check_savable(model: AbstractDiffusionModel, data: Dataset, config: TrainingConfig) -> None:
+    # A model that cannot be saved is refused before it is trained, not after.
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(Path(folder) / MODEL, model, record=_record(data, config, []))
+
+
+def _with_network(model: ModelT, network: Any) -> ModelT:
+    return eqx.tree_at(lambda m: m.denoiser.backbone, model, network)
+
+
+def _latents(model: LDMModel, data: Dataset) -> ArrayDataset:
+    latents = encode_dataset(model, data)
+    deviation = float(np.std(latents.examples, dtype=np.float64))
+    if not _UNIT_SIZE[0] < deviation < _UNIT_SIZE[1]:
+        warnings.warn(
+            f"the latents have a standard deviation of {deviation:.3g}, where the noise schedule expects "
+            "about 1; make the model with scale_factor=measure_scale_factor(autoencoder, images)",
+            stacklevel=3,
+        )
+    return latents
+
+
+def _record(data: Dataset, config: TrainingConfig, rows: list[dict[str, float]]) -> dict[str, Any]:
+    """What the model's file says of its training."""
+    training = {
+        "class_names": list(data.class_names),
+        "images": len(data),
+        # None if a callback stopped the run before its first report.
+        "final_loss": rows[-1]["loss"] if rows else None,
+        **dataclasses.asdict(config),
+    }
+    return {"ema": True, "training": training}

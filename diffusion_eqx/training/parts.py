@@ -1,0 +1,49 @@
+"""Which arrays of a network are trained, and which of these decay: decided by the layer that owns them."""
+
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+
+from diffusion_eqx.nn import Conv, Linear
+from diffusion_eqx.parameterizations import AbstractParameterization
+from diffusion_eqx.schedules import AbstractSchedule
+
+Tree = TypeVar("Tree")
+
+# Layers whose `weight` is a matrix or a convolution kernel.
+_MATRIX_LAYERS = (Linear, Conv, eqx.nn.Linear, eqx.nn.Conv, eqx.nn.ConvTranspose)
+
+# What a denoiser holds beside its network: given, not learnt.
+_GIVEN = (AbstractSchedule, AbstractParameterization)
+
+
+def trainable(network: Any) -> Any:
+    """A PyTree of the network's structure: True for each floating-point array that is trained.
+
+    Whole denoisers may be trained too: the arrays of their schedule and parameterization are left alone.
+    """
+
+    def mark(node: Any) -> Any:
+        if isinstance(node, _GIVEN):
+            return jax.tree.map(lambda _: False, node)
+        return eqx.is_inexact_array(node)
+
+    return jax.tree.map(mark, network, is_leaf=lambda node: isinstance(node, _GIVEN))
+
+
+def decayed(parameters: Any) -> Any:
+    """A PyTree of the parameters' structure: True for each array that weight decay acts on.
+
+    These are the `weight` of linear layers and convolutions, of this library or of Equinox, stacked ones
+    included: a matrix is known by its layer, since a stack gives biases and norms another axis too. Biases,
+    scales and shifts of norms, embedding tables and arrays of other layers do not decay.
+    """
+
+    def mark(node: Any) -> Any:
+        marks = jax.tree.map(lambda _: False, node)
+        if isinstance(node, _MATRIX_LAYERS) and node.weight is not None:
+            return eqx.tree_at(lambda layer: layer.weight, marks, True)
+        return marks
+
+    return jax.tree.map(mark, parameters, is_leaf=lambda node: isinstance(node, _MATRIX_LAYERS))
