@@ -236,7 +236,7 @@ def _as_time(time: Any) -> Float[Array, "..."]:
     return value.astype(jnp.float32) if value.dtype.itemsize < 4 else value
 
 
-def _refuse_outside(value: Array, low: float, high: float, what: str) -> None:
+def _refuse_outside(value: Array, low: float | int, high: float | int, what: str) -> None:
     if isinstance(value, Tracer):
         return
     known = np.asarray(value)
