@@ -15,8 +15,10 @@ os.environ["XLA_FLAGS"] = f"{_flags} --xla_backend_optimization_level=0".strip()
 
 from jaxtyping import install_import_hook
 
+import tests.checking  # noqa: F401 - the hook finds it by its name
+
 # Must come before the first import of the library.
-install_import_hook("diffusion_eqx", "beartype.beartype").__enter__()
+install_import_hook("diffusion_eqx", "tests.checking.typechecked").__enter__()
 
 import itertools
 

@@ -165,7 +165,7 @@ class DiffraxAdaptiveSampler(AbstractSampler):
         _, _, y, moved = jax.lax.while_loop(unfinished, attempt, carry)
         return jnp.where(waiting, self._scale(schedule, moved.place) * y, x), moved
 
-    def _order(self, terms: Any) -> Real | int:
+    def _order(self, terms: Any) -> Real:
         order = self.solver.error_order(terms)
         assert order is not None, "an adaptive solver knows the order of its error"
         return order

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from diffusion_eqx.schedules import AbstractSchedule
@@ -15,7 +14,7 @@ class AnySchedule(AbstractSchedule):
     - `schedules`: of the same `num_timesteps`, which is to be given too.
     - `which`: the index of the one that is meant.
 
-    Every schedule is computed and one is kept, so that derivatives by their numbers must be taken forwards.
+    Under `vmap` every schedule is computed and one is kept; then derivatives must be taken forwards.
     """
 
     schedules: tuple[AbstractSchedule, ...]
@@ -44,5 +43,5 @@ class AnySchedule(AbstractSchedule):
         return self._chosen("pair_of_log_snr", log_snr, time)
 
     def _chosen(self, name: str, *arguments: Any) -> Any:
-        results = [getattr(schedule, name)(*arguments) for schedule in self.schedules]
-        return jax.tree.map(lambda *each: jnp.stack(each)[self.which], *results)
+        branches = [getattr(schedule, name) for schedule in self.schedules]
+        return jax.lax.switch(self.which, branches, *arguments)

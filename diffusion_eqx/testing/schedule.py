@@ -49,12 +49,17 @@ def check_schedule(schedule: AbstractSchedule) -> None:
     # Two times a rounding apart have one log-SNR.
     times = times[np.diff(times, prepend=-1.0) > 1e-5].astype(np.float64)
     found = _measured(schedule, jnp.asarray(times, float))
-    alpha, sigma, log_snr = (np.asarray(found[n], np.float64) for n in ("alpha", "sigma", "log_snr"))
+    alpha, sigma, log_snr = (
+        np.asarray(found[n], np.float64) for n in ("alpha", "sigma", "log_snr")
+    )
     _begins_clean(*(float(value) for value in found["begin"]))
     least = float(min(alpha.min(), sigma.min()))
     # Half a rounding below 0, as of a cosine at its zero, is cut off by levels.
     demand(
-        "alpha and sigma are not negative", least >= -1e-6 and sigma.min() > 0.0, least, "at least 0"
+        "alpha and sigma are not negative",
+        least >= -1e-6 and sigma.min() > 0.0,
+        least,
+        "at least 0",
     )
     _falls(times, log_snr)
     _keeps_digits(schedule, times, alpha, sigma)
@@ -288,6 +293,14 @@ def _numbers_are_inputs(schedule: AbstractSchedule) -> None:
     known = schedule.at(half)
     off = max(float(jnp.abs(getattr(found, f) - getattr(known, f))) for f in _FIELDS)
     demand(law, off <= 1e-4, off, "the same level within 1e-4")
-    floats = [f.name for f in dataclasses.fields(schedule) if isinstance(getattr(schedule, f.name), float)]
+    floats = [
+        f.name for f in dataclasses.fields(schedule) if isinstance(getattr(schedule, f.name), float)
+    ]
     static = [name for name in floats if isinstance(getattr(as_arrays(schedule), name), float)]
-    demand(law, not static, f"static fields {static}", "fields that are leaves", "Leave static=True out")
+    demand(
+        law,
+        not static,
+        f"static fields {static}",
+        "fields that are leaves",
+        "Leave static=True out",
+    )
