@@ -18,30 +18,7 @@ from jaxtyping import install_import_hook
 import tests.checking  # noqa: F401 - the hook finds it by its name
 
 # Must come before the first import of the library.
-<<<<<<< HEAD
 install_import_hook("diffusion_eqx", "tests.checking.typechecked").__enter__()
-=======
-_hook = install_import_hook(
-    [
-        f"diffusion_eqx.{room}"
-        for room in (
-            "denoiser",
-            "editing",
-            "evaluation",
-            "guidance",
-            "losses",
-            "models",
-            "nn",
-            "parameterizations",
-            "samplers",
-            "schedules",
-            "variational",
-        )
-    ],
-    "beartype.beartype",
-)
-_hook.__enter__()
->>>>>>> train
 
 import itertools
 
