@@ -53,11 +53,11 @@ def as_level(level, peer, resamplers):
 
 def with_weights_of(unet: UNet, peer) -> UNet:
     """Our U-Net with the weights of a `UNet2DModel` of the same sizes."""
-    time, peer_time = unet.time_embedding, peer.time_embedding
+    time, peer_time = unet.embedding.time, peer.time_embedding
     parts = {
-        "time_embedding": eqx.tree_at(
-            lambda t: [t.hidden, t.out],
-            time,
+        "embedding": eqx.tree_at(
+            lambda e: [e.time.hidden, e.time.out],
+            unet.embedding,
             [as_linear(time.hidden, peer_time.linear_1), as_linear(time.out, peer_time.linear_2)],
         ),
         "conv_in": as_conv(unet.conv_in, peer.conv_in),
@@ -78,9 +78,9 @@ def with_weights_of(unet: UNet, peer) -> UNet:
         "norm_out": as_norm(unet.norm_out, peer.conv_norm_out),
         "conv_out": as_conv(unet.conv_out, peer.conv_out),
     }
-    assert (unet.class_embedding is None) == (peer.class_embedding is None)
-    if unet.class_embedding is not None:
-        parts["class_embedding"] = eqx.tree_at(
-            lambda c: c.table, unet.class_embedding, array(peer.class_embedding.weight)
+    assert (unet.embedding.classes is None) == (peer.class_embedding is None)
+    if unet.embedding.classes is not None:
+        parts["embedding"] = eqx.tree_at(
+            lambda e: e.classes.table, parts["embedding"], array(peer.class_embedding.weight)
         )
     return eqx.tree_at(lambda u: [getattr(u, name) for name in parts], unet, list(parts.values()))

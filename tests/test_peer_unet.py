@@ -6,8 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_eqx.config import UNetBackboneConfig
-from diffusion_eqx.models import build_backbone
 from diffusion_eqx.nn import UNet
 from tests.peer_unet import with_weights_of
 from tests.peer_weights import fill_randomly
@@ -40,20 +38,23 @@ def theirs(attention: tuple[bool, ...], layers: int):
     return module
 
 
-def ours(attention: tuple[bool, ...], layers: int, size: int) -> UNet:
-    config = UNetBackboneConfig(
-        hidden_dims=tuple(WIDTH * (i + 1) for i in range(len(attention))),
+def ours(attention: tuple[bool, ...], layers: int) -> UNet:
+    # Only its shapes: every array is replaced.
+    empty = eqx.filter_eval_shape(
+        UNet,
         in_channels=3,
         out_channels=3,
-        time_embedding_dim=WIDTH,
-        attention_resolutions=tuple(size // 2**i for i, a in enumerate(attention) if a),
+        channels=tuple(WIDTH * (i + 1) for i in range(len(attention))),
         num_res_blocks=layers,
+        attention_levels=tuple(i for i, attends in enumerate(attention) if attends),
+        embedding_dim=WIDTH,
         num_classes=CLASSES,
+        activation=jax.nn.silu,
+        dropout=0.0,
         head_dim=HEAD_DIM,
         norm_groups=GROUPS,
+        key=jax.random.key(0),
     )
-    # Only its shapes: every array is replaced.
-    empty = eqx.filter_eval_shape(build_backbone, config, (size, size), key=jax.random.key(0))
     return eqx.nn.inference_mode(empty)
 
 
@@ -63,7 +64,7 @@ def ours(attention: tuple[bool, ...], layers: int, size: int) -> UNet:
 )
 def test_the_same_weights_give_the_same_output(attention, layers, size, getkey):
     peer = theirs(attention, layers)
-    unet = with_weights_of(ours(attention, layers, size), peer)
+    unet = with_weights_of(ours(attention, layers), peer)
     x = jax.random.normal(getkey(), (3, size, size, 3))
     timesteps, labels = np.array([0, 17, 250]), np.array([0, 2, CLASSES])
     with torch.no_grad():
