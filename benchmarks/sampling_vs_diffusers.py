@@ -30,6 +30,9 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 import tyro
+from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.pipelines.ddim.pipeline_ddim import DDIMPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 import diffusion_eqx as dx
 from tests.peer_unet import with_weights_of
@@ -88,7 +91,7 @@ def their_network() -> Any:
     """diffusers' U-Net, with weights that are not those of its start, many of which are zero."""
     torch.manual_seed(0)
     attention = (False,) * (len(WIDTHS) - 1) + (True,)
-    peer = diffusers.UNet2DModel(
+    peer: Any = UNet2DModel(
         sample_size=SIZE,
         in_channels=1,
         out_channels=1,
@@ -101,7 +104,8 @@ def their_network() -> Any:
         norm_num_groups=GROUPS,
         attn_norm_num_groups=GROUPS,
         resnet_time_scale_shift="scale_shift",
-    ).eval()
+    )
+    peer.eval()
     fill_randomly(peer, scale=0.02)
     return peer.to(memory_format=torch.channels_last)
 
@@ -120,8 +124,9 @@ def our_model(peer: Any) -> dx.models.DDIMModel:
         input_shape=(SIZE, SIZE, 1),
     )
     model = dx.models.DDIMModel(config, key=jax.random.key(0))
-    backbone = with_weights_of(model.denoiser.backbone, peer)
-    return eqx.tree_at(lambda m: m.denoiser.backbone, model, backbone)
+    backbone = model.denoiser.backbone
+    assert isinstance(backbone, dx.nn.UNet)
+    return eqx.tree_at(lambda m: m.denoiser.backbone, model, with_weights_of(backbone, peer))
 
 
 def difference(model: dx.models.DDIMModel, peer: Any) -> float:
@@ -140,7 +145,7 @@ def against_pipeline(
     model: dx.models.DDIMModel, peer: Any, options: Options
 ) -> dict[str, float | list[float]]:
     """Seconds of ours and of diffusers' pipeline, and their ratio."""
-    pipeline = diffusers.DDIMPipeline(peer, diffusers.DDIMScheduler())
+    pipeline = DDIMPipeline(peer, DDIMScheduler())
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(0)
     key = jax.random.key(0)
@@ -150,7 +155,7 @@ def against_pipeline(
         return np.asarray(images)
 
     def theirs() -> np.ndarray:
-        drawn = pipeline(
+        drawn: Any = pipeline(
             batch_size=options.count,
             num_inference_steps=options.steps,
             generator=generator,
