@@ -135,7 +135,8 @@ def test_projected_guidance_moves_at_right_angles_and_not_far(point):
 
 def test_cfg_plus_plus_is_its_papers_ddim(getkey):
     """Chung et al. (2025, algorithm 2), written out: x0 from the guided eps, then renoised with the
-    unconditional one."""
+    unconditional one.
+    """
     noise, cond = jax.random.normal(getkey(), (16, 2)), jnp.arange(16, dtype=jnp.int32) % 3
     strength, steps = 0.6, 12
     guided = CFGPlusPlusGuidance(strength)

@@ -1,4 +1,6 @@
-"""The public laws hold for every part of the catalogue, and a blunted twin of a part breaks each of them."""
+"""The public laws hold for every part of the catalogue, and a blunted twin of a part breaks each of
+them.
+"""
 
 import dataclasses
 from typing import ClassVar

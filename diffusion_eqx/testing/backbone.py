@@ -25,8 +25,8 @@ def check_backbone(
 
     The laws:
 
-    - `backbone(x, c_noise, cond, key=key)` gives a finite batch of the dtype of `x` and the shape of `x`, or of
-      twice its channels where the variance is learnt.
+    - `backbone(x, c_noise, cond, key=key)` gives a finite batch of the dtype of `x` and the shape
+      of `x`, or of twice its channels where the variance is learnt.
     - Each example depends on itself alone: not on its batch, nor on the level or condition of others.
     - `key=None` is the network without chance: twice the same.
     - It compiles, and `vmap` over several batches gives what each batch gives.

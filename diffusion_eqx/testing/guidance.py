@@ -40,10 +40,11 @@ def check_guidance(
 ) -> None:
     """Check the laws that a guidance must keep.
 
-    - `denoiser`: what is guided, of examples of `shape`; by default an exact denoiser of three classes on each of
-      three schedules.
-    - `cond`: the condition of two examples. By default a dict of labels, with what the guidance takes beside them:
-      a class label, or a measurement of the shape that its operator gives. Whatever else it takes must be given.
+    - `denoiser`: what is guided, of examples of `shape`; by default an exact denoiser of three
+      classes on each of three schedules.
+    - `cond`: the condition of two examples. By default a dict of labels, with what the guidance
+      takes beside them: a class label, or a measurement of the shape that its operator gives.
+      Whatever else it takes must be given.
 
     The laws:
 
