@@ -7,6 +7,7 @@ is loaded when it is first used.
 """
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 # room: where it is found. A room's own names are imported from its face.
@@ -81,6 +82,8 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(f"diffusion_eqx.{_NAMES[name]}"), name)
     if name in _ROOMS:
         return importlib.import_module(f"diffusion_eqx.{name}")
+    if name == "__version__":
+        return importlib.metadata.version("diffusion-eqx")
     raise AttributeError(f"diffusion_eqx has no {name!r}; it has {', '.join(__dir__())}")
 
 

@@ -12,7 +12,7 @@ from diffusion_eqx_export import read_artifact
 from diffusion_eqx_export.settings import pinned, seed_key, seed_words, to_32_bits, wrap_keys
 
 from diffusion_eqx.models import save_model
-from tests.artifacts import small_artifact, tiny_saved_model
+from tests.artifacts import small_artifact, tiny_model
 from tests.programs import run_program
 
 ENVIRONMENTS = [
@@ -35,7 +35,7 @@ def command(environment: dict[str, str], *arguments: object) -> subprocess.Compl
 def model_and_digest(tmp_path_factory):
     """A model file, and the digest of its artifact made under the usual settings."""
     folder = tmp_path_factory.mktemp("usual")
-    save_model(folder / "m.safetensors", tiny_saved_model().model)
+    save_model(folder / "m.safetensors", tiny_model())
     return folder / "m.safetensors", exported(folder / "m.safetensors", folder / "a", {})
 
 

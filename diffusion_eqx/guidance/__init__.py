@@ -20,6 +20,7 @@ from diffusion_eqx.guidance.branches import within as within
 from diffusion_eqx.guidance.catalogue import GUIDANCE as GUIDANCE
 from diffusion_eqx.guidance.catalogue import find_guidance as find_guidance
 from diffusion_eqx.guidance.classifier import ClassifierGuidance as ClassifierGuidance
+from diffusion_eqx.guidance.conjugate_gradient import conjugate_gradient as conjugate_gradient
 from diffusion_eqx.guidance.dps import DPSGuidance as DPSGuidance
 from diffusion_eqx.guidance.limiters import Clipping as Clipping
 from diffusion_eqx.guidance.limiters import DynamicThresholding as DynamicThresholding

@@ -3,12 +3,16 @@
 from diffusion_eqx.models.aliases import AbstractAliasedModel as AbstractAliasedModel
 from diffusion_eqx.models.aliases import AbstractPixelModel as AbstractPixelModel
 from diffusion_eqx.models.array_file import ModelFileError as ModelFileError
+from diffusion_eqx.models.array_file import path_name as path_name
 from diffusion_eqx.models.base import AbstractDiffusionModel as AbstractDiffusionModel
+from diffusion_eqx.models.build import attention_levels as attention_levels
 from diffusion_eqx.models.build import build_autoencoder as build_autoencoder
 from diffusion_eqx.models.build import build_backbone as build_backbone
 from diffusion_eqx.models.build import build_denoiser as build_denoiser
+from diffusion_eqx.models.build import build_dit as build_dit
 from diffusion_eqx.models.build import build_parameterization as build_parameterization
 from diffusion_eqx.models.build import build_schedule as build_schedule
+from diffusion_eqx.models.build import build_unet as build_unet
 from diffusion_eqx.models.classifier import NoisyClassifier as NoisyClassifier
 from diffusion_eqx.models.classifier_file import SavedClassifier as SavedClassifier
 from diffusion_eqx.models.classifier_file import load_classifier as load_classifier

@@ -52,7 +52,9 @@ from diffusion_eqx.samplers.grid import TrailingGrid as TrailingGrid
 from diffusion_eqx.samplers.grid import UniformGrid as UniformGrid
 from diffusion_eqx.samplers.heun import HeunSampler as HeunSampler
 from diffusion_eqx.samplers.noise import draw as draw
+from diffusion_eqx.samplers.noise import exact_normal as exact_normal
 from diffusion_eqx.samplers.noise import image_keys as image_keys
+from diffusion_eqx.samplers.noise import quantile_of_bits as quantile_of_bits
 from diffusion_eqx.samplers.predictor_corrector import (
     PredictorCorrectorSampler as PredictorCorrectorSampler,
 )

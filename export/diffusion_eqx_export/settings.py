@@ -55,7 +55,21 @@ def seed_key(seed: int) -> jax.Array:
     return wrap_keys(seed_words(seed))
 
 
-def cpu_device() -> jax.Device:
+def to_words(tree: Any) -> Any:
+    """The tree with each array of typed keys, of shape S, as its words, uint32 S + (2,)."""
+    return jax.tree.map(lambda a: jax.random.key_data(a) if _is_key(a) else jnp.asarray(a), tree)
+
+
+def to_keys(tree: Any, like: Any) -> Any:
+    """The inverse of `to_words`. `like` holds typed keys, or their shapes, where keys are meant."""
+    return jax.tree.map(lambda a, model: wrap_keys(a) if _is_key(model) else a, tree, like)
+
+
+def _is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def cpu_device() -> Any:
     """The CPU on which reference images are drawn and verified.
 
     **Raises:** `NoCPUBackend`.

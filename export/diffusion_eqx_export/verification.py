@@ -80,6 +80,10 @@ class StoredProgram:
         }
 
     def __call__(self, given: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+        """The arrays that it returns, by name, for arrays `given` and a `state`, by name.
+
+        Arrays of the state that the program takes over must not be used again.
+        """
         sources = {"weight": self._weights, "state": state}
         arguments = [
             jax.device_put(sources.get(a["role"], given)[a["name"]], self._device)
