@@ -242,7 +242,7 @@ def test_dynamic_thresholding_is_its_law(getkey):
     assert size[1] > 2.0
     assert float(jnp.abs(found.x0).max()) <= 1.0
     np.testing.assert_allclose(level.noised(found.x0, found.eps), x, atol=1e-5)
-    with pytest.raises(ValueError, match="percentile must be between 0 and 1; got 1.5"):
+    with pytest.raises(ValueError, match=r"percentile must be between 0 and 1; got 1\.5"):
         DynamicThresholding(1.5)
 
 
