@@ -1,7 +1,7 @@
 """Configuration of whole diffusion models."""
 
 from dataclasses import field, fields
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -48,6 +48,7 @@ class SamplerConfig:
     numbers: tuple[tuple[str, float], ...] = ()
 
 
+@runtime_checkable
 class Data(Protocol):
     """What a configuration asks of a data set."""
 
