@@ -29,7 +29,7 @@ CPP_SOURCES = $(shell find cpp_runner -not -path '*/build/*' \( -name '*.cc' -o 
 PATH_WITH_TOOLS = PATH="$(abspath $(BIN)):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-python test-native lint format tidy native bench lock clean distclean
+.PHONY: help demo test test-long test-all test-newer test-python test-native lint format tidy native docs docs-figures bench lock clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -39,8 +39,25 @@ demo: $(STAMPS)/runtime $(STAMPS)/data $(BIN)/diffusion-sampler ## train on real
 
 test: lint test-native test-python ## run all checks and tests but the long ones
 
+test-long: PYTEST_FLAGS = -m long
+test-long: test-python ## run the tests that train for minutes (a quarter of an hour)
+
 test-all: PYTEST_FLAGS = -m ''
 test-all: test ## run all checks and tests, those that train for minutes too (half an hour)
+
+# A second Python, if this machine has a newer one: its tests run with the newest jax that its lock file allows.
+NEWER ?= $(shell for p in python3.13 python3.12 $(wildcard $(HOME)/.pyenv/versions/3.1[23]*/bin/python3); do \
+	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
+NEWER_VENV := .venv-newer
+
+test-newer: $(STAMPS)/data ## run the Python tests by a newer Python, if there is one, in .venv-newer
+	@if test -z "$(NEWER)"; then echo "test-newer: NOT RUN: this machine has no Python 3.12 or newer"; \
+	elif $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then \
+		echo "test-newer: nothing to do: the tests run by Python 3.12 or newer already"; \
+	else set -e; test -d $(NEWER_VENV) || $(NEWER) -m venv $(NEWER_VENV); \
+		$(NEWER_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
+			-c .setup/constraints-py312.txt -e '.[dev]'; \
+		$(NEWER_VENV)/bin/python -m pytest -n 2 --dist worksteal -m 'not long and not native and not peer'; fi
 
 PYTEST_FLAGS ?= -m 'not long'
 
@@ -66,20 +83,29 @@ tidy: $(STAMPS)/dev $(BIN)/diffusion-sampler ## clang-tidy over the native progr
 
 native: $(BIN)/diffusion-sampler ## build the native program into .venv/bin
 
+docs: $(STAMPS)/docs ## build the documentation site into docs/site, without network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/mkdocs.yml
+	@$(BIN)/python -m tests.pages
+
+docs-figures: $(STAMPS)/runtime ## make the documentation's figures and tables anew
+	$(BIN)/python docs/figures.py
+	$(BIN)/python docs/tables.py
+
 bench: $(STAMPS)/dev $(BIN)/diffusion-sampler ## time sampling of the demo's model in Python and natively
 	@test -f demo/sampler.safetensors || { echo "bench: run make demo first; its model is what is timed" >&2; exit 1; }
 	$(BIN)/python benchmarks/sampling.py demo/model.safetensors demo/sampler.safetensors
 
 lock: $(STAMPS)/dev ## rewrite the exact versions from what is installed now
-	{ echo '# Exact versions of all that `make demo` and `make test` install; rewritten by `make lock`.'; \
+	$(PIP) -e '.[docs]'
+	{ echo '# Exact versions of all that `make demo`, `make test` and `make docs` install; rewritten by `make lock`.'; \
 	$(BIN)/python -m pip freeze --exclude-editable --all | sed -E 's/\+cpu$$//' \
 	| grep -vE '^(pip|setuptools|wheel)==|@' ; } > $(CONSTRAINTS)
 
 clean: ## delete what was built
-	rm -rf cpp_runner/build demo
+	rm -rf cpp_runner/build docs/site demo
 
-distclean: clean ## delete the environment too
-	rm -rf $(VENV)
+distclean: clean ## delete the environments too
+	rm -rf $(VENV) $(NEWER_VENV)
 
 $(STAMPS)/venv:
 	@test -n "$(PYTHON)" || { echo "setup: Python 3.11 or newer is needed; give it as make PYTHON=…" >&2; exit 1; }
@@ -94,6 +120,10 @@ $(STAMPS)/runtime: $(STAMPS)/venv pyproject.toml $(wildcard .setup/constraints-*
 
 $(STAMPS)/dev: $(STAMPS)/runtime
 	$(PIP) -e '.[native,dev,peers]'
+	@touch $@
+
+$(STAMPS)/docs: $(STAMPS)/runtime
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 $(STAMPS)/data: $(STAMPS)/venv

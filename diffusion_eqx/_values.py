@@ -1,11 +1,13 @@
 """Parts that are values: their floats are numbers, which may be swept, measured and differentiated.
 
-Schedules, samplers, grids, guidance and denoisers are such values. A value holds Python floats, so that it can
-be compared, hashed, printed and written as JSON. A driver turns them into arrays at its edge (`as_arrays`), so
-that no new number costs a new compile. What changes the program itself is a static field instead.
+Schedules, samplers, grids, guidance and denoisers are such values. A value holds Python floats, so
+that it can be compared, hashed, printed and written as JSON. A driver turns them into arrays at its
+edge (`as_arrays`), so that no new number costs a new compile. What changes the program itself is a
+static field instead.
 
-The numbers of a sampler or a guidance that a person may choose at run time are declared by `number`, once. The
-catalogue, the command lines, the exporter and the documentation read them off with `numbers`.
+The numbers of a sampler or a guidance that a person may choose at run time are declared by
+`number`, once. The catalogue, the command lines, the exporter and the documentation read them off
+with `numbers`.
 """
 
 import math
@@ -16,13 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array
 
 ValueT = TypeVar("ValueT")
 
 
 class AbstractValue(eqx.Module):
-    """A module whose Python floats are numbers, in contrast to a network, whose floats are its own affair."""
+    """A module whose Python floats are numbers, in contrast to a network, whose floats are its own
+    affair.
+    """
 
 
 class Number(NamedTuple):
@@ -61,7 +64,9 @@ def number(
 
 
 def real(default: float) -> Any:
-    """Declare a field as a number that is part of what a thing is, and not chosen at run time by its name."""
+    """Declare a field as a number that is part of what a thing is, and not chosen at run time by
+    its name.
+    """
     return eqx.field(default=default, converter=as_real)
 
 
@@ -130,7 +135,7 @@ def as_arrays(tree: ValueT) -> ValueT:
     return jax.tree.map(convert, tree, is_leaf=_is_foreign)
 
 
-def is_known(value: Any, number: float) -> bool:
+def is_known(value: Any, number: float | None) -> bool:
     """Whether a number is known while tracing, and equal to `number`."""
     return isinstance(value, int | float) and value == number
 

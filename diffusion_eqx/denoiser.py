@@ -1,7 +1,7 @@
 """Denoisers: from a noisy example to an estimate of the clean one and of the noise.
 
-A denoiser is what samplers and guidance see of a model. `Denoiser` wraps a trained network. `exact` holds denoisers
-of known distributions, the oracles against which samplers are tested.
+A denoiser is what samplers and guidance see of a model. `Denoiser` wraps a trained network. `exact`
+holds denoisers of known distributions, the oracles against which samplers are tested.
 """
 
 from abc import abstractmethod
@@ -30,8 +30,9 @@ class Prediction(eqx.Module):
     It unpacks as the pair `x0, eps = prediction`.
 
     - `x0`, `eps`: of the shape of x.
-    - `variance_fraction`: from networks that learn the variance of a step, else None. 0 stands for the least and 1
-      for the greatest log-variance that a step can have (Nichol & Dhariwal 2021, eq. 15).
+    - `variance_fraction`: from networks that learn the variance of a step, else None. 0 stands for
+      the least and 1 for the greatest log-variance that a step can have (Nichol & Dhariwal 2021,
+      eq. 15).
     """
 
     x0: Batch
@@ -53,7 +54,10 @@ class Backbone(Protocol):
     def __call__(
         self, x: Batch, c_noise: Float[Array, " batch"], cond: Cond, *, key: PRNGKey | None
     ) -> Batch:
-        """`x`: scaled noisy examples. `c_noise`: what the network is told of the level. `key`: for dropout."""
+        """`x`.
+
+        Scaled noisy examples. `c_noise`: what the network is told of the level. `key`: for dropout.
+        """
         ...
 
 
@@ -84,12 +88,13 @@ class Denoiser(AbstractDenoiser):
     """A network with the schedule and the parameterization that it was, or will be, trained for.
 
     - `backbone`: any callable `(x, c_noise, cond, *, key) -> output`.
-    - `null`: the condition of a single example that stands for "no condition", such as the number of classes for
-      integer labels. Where no condition is given, it is used.
-    - `learned_variance`: whether the network gives twice the channels of its input. The second half, from −1 to 1,
-      is then the prediction's `variance_fraction`.
+    - `null`: the condition of a single example that stands for "no condition", such as the number
+      of classes for integer labels. Where no condition is given, it is used.
+    - `learned_variance`: whether the network gives twice the channels of its input. The second
+      half, from −1 to 1, is then the prediction's `variance_fraction`.
 
-    **Raises:** `ValueError` if the parameterization has no finite coefficients at some level of the schedule.
+    **Raises:** `ValueError` if the parameterization has no finite coefficients at some level of the
+    schedule.
     """
 
     backbone: Backbone
@@ -208,6 +213,7 @@ def check_pair(schedule: AbstractSchedule, parameterization: AbstractParameteriz
         else f"its coefficients are not finite at t = {where:g}"
     )
     raise ValueError(
-        f"{name} cannot be used with this {type(schedule).__name__}: {reason}; choose VPrediction or X0Prediction "
+        f"{name} cannot be used with this {type(schedule).__name__}: {reason}; choose "
+        "VPrediction or X0Prediction "
         "(VelocityPrediction for FlowSchedule), or a schedule that keeps some signal"
     )

@@ -40,8 +40,9 @@ class CorrelatedGaussianDenoiser(AbstractDenoiser):
     E[x0 | x] = mean + alpha·C·(alpha²·C + sigma²·I)⁻¹·(x − alpha·mean), by the eigenvectors of C.
 
     - `mean`: of the shape of one example.
-    - `variances`, `directions`: eigenvalues (d,) and eigenvectors (d, d), in columns, of the covariance of the
-      flattened example. `CorrelatedGaussianDenoiser.of(mean, covariance, schedule)` finds them.
+    - `variances`, `directions`: eigenvalues (d,) and eigenvectors (d, d), in columns, of the
+      covariance of the flattened example. `CorrelatedGaussianDenoiser.of(mean, covariance,
+      schedule)` finds them.
     """
 
     mean: Float[Array, "*shape"]
@@ -81,8 +82,8 @@ class GaussianMixtureDenoiser(AbstractDenoiser):
 
     - `weights` (components,), `means` (components, *shape), `stds` (components,).
 
-    An integer condition picks one component for each example. A negative one, which is `null`, means the whole
-    mixture.
+    An integer condition picks one component for each example. A negative one, which is `null`,
+    means the whole mixture.
     """
 
     weights: Float[Array, " components"]

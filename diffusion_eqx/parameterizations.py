@@ -2,11 +2,11 @@
 
     x0 = c_skip·x + c_out·F(c_in·x, c_noise)
 
-F is the network. Solving for F gives its training target, (x0 − c_skip·x)/c_out, so four coefficients say all of a
-parameterization (the form is that of Karras et al. 2022, eq. 7).
+F is the network. Solving for F gives its training target, (x0 − c_skip·x)/c_out, so four
+coefficients say all of a parameterization (the form is that of Karras et al. 2022, eq. 7).
 
-`c_in` is 1/sqrt(alpha² + sigma²): exactly 1 where variance is preserved, and what keeps the network's input of unit
-size where it is not.
+`c_in` is 1/sqrt(alpha² + sigma²): exactly 1 where variance is preserved, and what keeps the
+network's input of unit size where it is not.
 """
 
 from abc import abstractmethod
@@ -85,9 +85,9 @@ class VPrediction(AbstractParameterization):
 class ScorePrediction(AbstractParameterization):
     """The network predicts the score, grad log p(x) = −eps/sigma (Song et al. 2021, eq. 7).
 
-    The score grows like 1/sigma, so by default F is its multiple of unit size: score = `scaling`·F/sigma (Song &
-    Ermon 2020, technique 3). With `divided_by_sigma=False`, score = `scaling`·F. Hence
-    x0 = (x + sigma²·score)/alpha.
+    The score grows like 1/sigma, so by default F is its multiple of unit size: score =
+    `scaling`·F/sigma (Song & Ermon 2020, technique 3). With `divided_by_sigma=False`, score =
+    `scaling`·F. Hence x0 = (x + sigma²·score)/alpha.
     """
 
     scaling: Real = real(1.0)
@@ -126,8 +126,9 @@ class VelocityPrediction(AbstractParameterization):
 class EDMPrediction(AbstractParameterization):
     """Input, output and target of unit variance at every level (Karras et al. 2022, table 1).
 
-    In s = sigma/alpha: c_skip = sd²/(s² + sd²), c_out = s·sd/sqrt(s² + sd²), c_in = 1/sqrt(s² + sd²), all acting on
-    x/alpha, and c_noise = log(s)/4. sd is `sigma_data`, the standard deviation of the data.
+    In s = sigma/alpha: c_skip = sd²/(s² + sd²), c_out = s·sd/sqrt(s² + sd²), c_in = 1/sqrt(s² +
+    sd²), all acting on x/alpha, and c_noise = log(s)/4. sd is `sigma_data`, the standard deviation
+    of the data.
     """
 
     sigma_data: Real = real(0.5)

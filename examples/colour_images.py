@@ -1,7 +1,7 @@
 """DDPM on colour images: 32x32 emoji, from forward diffusion to samples.
 
-Shows what noise does to an image, trains a U-Net to undo it, and draws. How near the drawn images are to
-real ones is judged by the Fréchet distance of their colours, averaged over squares of 8x8 pixels. Leaves
+Shows what noise does to an image, trains a U-Net to undo it, and draws. The Fréchet distance of colours,
+averaged over squares of 8x8 pixels, says how near the drawn images are to real ones. Leaves
 model.safetensors, forward.png, drawn.png, progressive.png and results.json in `--out`.
 """
 
@@ -13,12 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from small_model import trained, unit
 
-from diffusion_eqx.config import DDPMConfig, NoiseScheduleConfig, UNetBackboneConfig
-from diffusion_eqx.data import ImageDataset, emoji, image_grid, save_picture
-from diffusion_eqx.evaluation import frechet_distance
-from diffusion_eqx.models import DDPMModel, save_model
+import diffusion_eqx as dx
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,51 +33,53 @@ class Options:
 
 def main() -> None:
     """Run the example."""
+    dx.use_all_cores()
     options = tyro.cli(Options, description=__doc__)
-    whole = emoji().images
+    whole = dx.data.emoji().images
     order = np.random.default_rng(0).permutation(len(whole))
-    seen, held_out = whole[order[options.judged :]], whole[order[: options.judged]]
-    config = DDPMConfig(
-        name="emoji",
-        backbone=UNetBackboneConfig(
-            hidden_dims=(64, 128, 128) if options.full else (16, 32, 64),
-            in_channels=3,
-            out_channels=3,
-            attention_resolutions=(8,),
-        ),
-        noise_schedule=NoiseScheduleConfig(schedule_type="cosine"),
-        input_shape=(32, 32, 3),
-        prediction_type="v_prediction",
+    seen = dx.data.ImageDataset(whole[order[options.judged :]])
+    held_out = dx.data.to_unit_range(whole[order[: options.judged]])
+    backbone = dx.config.UNetBackboneConfig(
+        hidden_dims=(64, 128, 128) if options.full else (16, 32, 64),
+        in_channels=3,
+        out_channels=3,
+        attention_resolutions=(8,),
     )
-    model = DDPMModel(config, key=jax.random.key(0))
-
-    image = jnp.asarray(unit(held_out[:8]))
-    timesteps = (0, 99, 249, 499, 749, 999)
-    noisy = [
-        model.forward_diffusion(image, jnp.full(len(image), t), key=jax.random.key(1))[0]
-        for t in timesteps
-    ]
-    save_picture(options.out / "forward.png", image_grid(jnp.concatenate(noisy), 8), zoom=2)
+    config = dx.config.DDPMConfig.for_data(seen, name="emoji", backbone=backbone)
+    model = dx.models.DDPMModel(config, key=jax.random.key(0))
+    save_picture(options.out / "forward.png", noised(model, held_out[:8]), columns=8)
 
     steps = options.steps or (6000 if options.full else 200)
-    model = trained(model, ImageDataset(seen), steps=steps, batch_size=32)
-    save_model(options.out / "model.safetensors", model, ema=True)
+    training = dx.config.TrainingConfig(steps=steps, batch_size=32, log_every=100)
+    model = dx.train(model, seen, training)
+    dx.save_model(options.out / "model.safetensors", model, record={"ema": True})
 
-    drawn = np.asarray(model.sample(options.judged, "ddim", 25, key=jax.random.key(2)))
-    save_picture(options.out / "drawn.png", image_grid(drawn[:64], 16), zoom=2)
-    snapshots = model.progressive(8, "ddpm", 50, every=10, key=jax.random.key(3))
-    strip = image_grid(snapshots.reshape(-1, 32, 32, 3), 8)
-    save_picture(options.out / "progressive.png", strip, zoom=2)
+    drawn = np.asarray(model.sample(options.judged, "ddim", steps=25, key=jax.random.key(2)))
+    save_picture(options.out / "drawn.png", drawn[:64], columns=16)
+    snapshots = model.trajectory(8, "ddpm", steps=50, every=10, key=jax.random.key(3))
+    save_picture(options.out / "progressive.png", snapshots.reshape(-1, *seen.shape), columns=8)
 
     noise = np.random.default_rng(1).uniform(-1, 1, held_out.shape).astype(np.float32)
-    reference = colours(unit(seen))
+    reference = colours(dx.data.to_unit_range(seen.images))
     results = {
-        name: frechet_distance(colours(images), reference)
-        for name, images in (("unseen", unit(held_out)), ("drawn", drawn), ("noise", noise))
+        name: dx.evaluation.frechet_distance(colours(images), reference)
+        for name, images in (("unseen", held_out), ("drawn", drawn), ("noise", noise))
     }
     for name, distance in results.items():
         print(f"{name}: {distance:.2f} from real emoji, in their colours")
     (options.out / "results.json").write_text(json.dumps(results, indent=1))
+
+
+def noised(model: dx.models.DDPMModel, images: np.ndarray) -> jax.Array:
+    """Images at ever later timesteps, a row for each, all with the same noise."""
+    noise = jax.random.normal(jax.random.key(1), images.shape)
+    levels = [model.schedule.at_timestep(k) for k in (0, 99, 249, 499, 749, 999)]
+    return jnp.concatenate([level.noised(jnp.asarray(images), noise) for level in levels])
+
+
+def save_picture(path: Path, images: np.ndarray | jax.Array, columns: int) -> None:
+    """Write images as a picture; noise may leave the range of colours, and is clipped."""
+    dx.save_picture(path, np.clip(images, -1.0, 1.0), columns=columns, zoom=2)
 
 
 def colours(images: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Few steps: students of a guided teacher that draw in 4, 2 or 1 steps.
 
-Progressive distillation halves the steps again and again, consistency distillation learns to go to the end
-at once, and consistency training does so without a teacher. All are judged by a classifier of real images,
+Progressive distillation halves the steps again and again. Consistency distillation learns to go to the end
+at once, and consistency training does so without a teacher. A classifier of real images judges all of them,
 beside the teacher at 50 steps and at as few steps as its students take. Leaves in `--out`: the models
 student.safetensors (progressive, 4 steps) and consistency.safetensors, distillation.png and results.json.
 """
@@ -18,22 +18,9 @@ import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
-from small_model import ModelOptions, Setting, prepare
+from small_model import ModelOptions, Setting, prepare, save_rows, train_judge
 
-from diffusion_eqx.config import DiffusionTrainingConfig
-from diffusion_eqx.data import image_grid, save_picture
-from diffusion_eqx.denoiser import Denoiser
-from diffusion_eqx.distillation import distill_progressively, train_consistency
-from diffusion_eqx.evaluation import frechet_distance, judge, train_classifier
-from diffusion_eqx.models import save_model
-from diffusion_eqx.samplers import (
-    AbstractSampler,
-    ClippedSampler,
-    ConsistencySampler,
-    DDIMSampler,
-    sample,
-)
-from diffusion_eqx.training import Cadence
+import diffusion_eqx as dx
 
 GUIDANCE = 2.0
 FEW = (1, 2, 4)
@@ -54,46 +41,33 @@ class Options:
 
 def main() -> None:
     """Run the example."""
+    dx.use_all_cores()
     options = tyro.cli(Options, description=__doc__)
     options.out.mkdir(parents=True, exist_ok=True)
     setting = prepare(options.model)
     students = teach(setting, options)
-    teacher = setting.model.guided(GUIDANCE)
-    drawings: list[tuple[str, AbstractSampler, int]] = [
-        ("teacher", DDIMSampler(teacher), steps) for steps in (50, *FEW)
-    ]
+    ddim, consistency = dx.samplers.DDIMSampler(), dx.samplers.ConsistencySampler()
+    teacher = setting.model.plan(ddim, guidance=GUIDANCE)
+    drawings = [("teacher", teacher, steps) for steps in (50, *FEW)]
     for steps in FEW:
-        drawings.append(("progressive", DDIMSampler(students[f"progressive {steps}"]), steps))
+        drawings.append(("progressive", students[f"progressive {steps}"].plan(ddim), steps))
     for name in ("consistency distillation", "consistency training"):
-        drawings += [(name, ConsistencySampler(students[name]), steps) for steps in FEW]
-    epochs = 3 if len(setting.train) > 10_000 else 30
-    classifier = train_classifier(setting.train, epochs=epochs, key=jax.random.key(1))
-    reference, _ = judge(classifier, setting.test.images)
-    classes = setting.train.num_classes or 1
-    labels = np.arange(options.judged) % classes
+        drawings += [(name, students[name].plan(consistency), steps) for steps in FEW]
+    judge = train_judge(setting.train)
+    reference, _ = dx.evaluation.judge(judge, setting.test.images)
+    labels = np.arange(options.judged) % setting.classes
     results: dict[str, dict[str, float]] = {}
     rows = []
-    for name, sampler, steps in drawings:
-        images = np.asarray(
-            sample(
-                ClippedSampler(sampler),
-                setting.model.config.input_shape,
-                count=options.judged,
-                # As an array, so that the numbers of steps share one compiled program.
-                steps=jnp.asarray(steps),
-                key=jax.random.key(2),
-                cond=jnp.asarray(labels),
-            )
-        )
-        features, found = judge(classifier, images)
+    for name, plan, steps in drawings:
+        images = draw(plan, steps, labels)
+        features, found = dx.evaluation.judge(judge, images)
         results[f"{name}, steps: {steps}"] = {
             "accuracy": float(np.mean(found == labels)),
-            "distance": frechet_distance(features, reference),
+            "distance": dx.evaluation.frechet_distance(features, reference),
         }
-        rows.append(images[:classes])
-    zoom = 2 if setting.model.config.input_shape[0] > 8 else 6
+        rows.append(images[: setting.classes])
     picture = options.out / "distillation.png"
-    save_picture(picture, image_grid(np.concatenate(rows), classes), zoom=zoom)
+    save_rows(picture, np.concatenate(rows), setting.classes)
     (options.out / "results.json").write_text(json.dumps(results, indent=1))
     table = Table(
         "", "seen as the class asked for", "Fréchet distance", title="students of few steps"
@@ -104,31 +78,49 @@ def main() -> None:
     Console().print(f"Look at {picture}: a row for each line of the table.")
 
 
-def teach(setting: Setting, options: Options) -> dict[str, Denoiser]:
+def draw(plan: dx.models.Plan, steps: int, labels: np.ndarray) -> np.ndarray:
+    """An image of each label, from the same noise whatever the plan."""
+    drawn = dx.sample(
+        plan.denoiser,
+        plan.sampler,
+        plan.shape,
+        count=len(labels),
+        # As an array, so that all numbers of steps share one compiled program.
+        steps=jnp.asarray(steps),
+        key=jax.random.key(2),
+        cond=jnp.asarray(labels),
+        decode=plan.decode,
+    )
+    return np.asarray(drawn)
+
+
+def teach(setting: Setting, options: Options) -> dict[str, dx.models.DDIMModel]:
     """Students by name; the progressive ones by their number of steps too."""
-    training = DiffusionTrainingConfig(
+    training = dx.config.TrainingConfig(
         steps=options.stage_steps,
-        warmup_steps=options.stage_steps // 10,
         learning_rate=1e-3,
         ema_decay=0.99,
+        log_every=options.stage_steps,
     )
-    cadence = Cadence(log_every=options.stage_steps)
-    teacher, start = setting.model.guided(GUIDANCE), setting.model.denoiser
-    students: dict[str, Denoiser] = {}
-    stages = distill_progressively(
-        teacher, start, setting.train, training, stages=(4, 2, 1), cadence=cadence
+    teacher, start = setting.model.plan(guidance=GUIDANCE).denoiser, setting.model.denoiser
+    students = {}
+    stages = dx.distillation.distill_progressively(
+        teacher, start, setting.train, training, stages=(4, 2, 1)
     )
     for steps, student in stages:
         students[f"progressive {steps}"] = student
     for name, guide in (("consistency distillation", teacher), ("consistency training", None)):
-        students[name] = train_consistency(
-            start, setting.train, training, stages=(8,), teacher=guide, cadence=cadence
+        students[name] = dx.distillation.train_consistency(
+            start, setting.train, training, stages=(8,), teacher=guide
         )
-    # A student is a model like any other: it is saved, exported and sampled by the same commands.
+    # A student is a model like any other: the same commands save, export and sample it.
+    models = {
+        name: eqx.tree_at(lambda m: m.denoiser, setting.model, student)
+        for name, student in students.items()
+    }
     for file, name in (("student", "progressive 4"), ("consistency", "consistency distillation")):
-        model = eqx.tree_at(lambda m: m.denoiser, setting.model, students[name])
-        save_model(options.out / f"{file}.safetensors", model, ema=True)
-    return students
+        dx.save_model(options.out / f"{file}.safetensors", models[name], record={"ema": True})
+    return models
 
 
 if __name__ == "__main__":

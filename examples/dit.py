@@ -1,9 +1,9 @@
 """A diffusion transformer, and what the scale of classifier-free guidance does.
 
-A small DiT learns digits, cut into patches of 2x2, by v. Then the guide's `generate(n, y=, cfg_scale=)`
-draws all classes at several scales. Prints, for each, what part is of the class asked for, by a classifier
-of real digits, and how different images of one class are from each other; leaves dit.png (a row for each
-scale) and results.json in `--out`.
+A small DiT learns digits, cut into patches of 2x2, by v. It then draws all classes at several scales. The
+script prints two numbers for each scale: the share of images that a classifier of real digits takes for the
+class asked for, and how different images of one class are from each other. It leaves dit.png (a row for
+each scale) and results.json in `--out`.
 """
 
 import dataclasses
@@ -11,15 +11,11 @@ import json
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
-from small_model import data_of, trained, unit
+from small_model import data_of, save_rows, train_judge
 
-from diffusion_eqx.config import DiTConfig, NoiseScheduleConfig
-from diffusion_eqx.data import image_grid, save_picture
-from diffusion_eqx.evaluation import accuracy, train_classifier
-from diffusion_eqx.models import DiTModel
+import diffusion_eqx as dx
 
 CLASSES = 10
 SCALES = (1.0, 2.0, 4.0)
@@ -41,48 +37,28 @@ class Options:
 
 def main() -> None:
     """Run the example."""
+    dx.use_all_cores()
     options = tyro.cli(Options, description=__doc__)
     options.out.mkdir(parents=True, exist_ok=True)
-    size = 28 if options.full else 8
-    data, unseen = data_of((size, size, 1))
-    config = DiTConfig(
-        img_size=size,
-        channels=1,
-        patch_size=2,
-        hidden_size=192 if options.full else 96,
-        depth=8 if options.full else 4,
-        num_heads=4,
-        num_classes=CLASSES,
-        learn_sigma=False,
-        noise_schedule=NoiseScheduleConfig(schedule_type="cosine"),
-        prediction_type="v_prediction",
-    )
-    steps = options.steps or (4000 if options.full else 600)
-    model = DiTModel(config, key=jax.random.key(0))
-    model = trained(model, data, steps=steps, learning_rate=2e-3)
-    classifier = train_classifier(data, epochs=3 if options.full else 30, key=jax.random.key(1))
+    data, unseen = data_of((28, 28, 1) if options.full else (8, 8, 1))
+    model = train(data, options)
+    judge = train_judge(data)
     labels = np.arange(options.judged) % CLASSES
     assert unseen.labels is not None
     results = {
         "real": {
-            "accuracy": accuracy(classifier, unseen.images, unseen.labels),
-            "spread": spread(unit(unseen.images), unseen.labels),
+            "accuracy": dx.evaluation.accuracy(judge, unseen.images, unseen.labels),
+            "spread": spread(dx.data.to_unit_range(unseen.images), unseen.labels),
         }
     }
     rows = []
     for scale in SCALES:
-        images = np.asarray(
-            model.generate(
-                options.judged,
-                y=jnp.asarray(labels),
-                # As an array, so that the scales share one compiled program.
-                cfg_scale=jnp.asarray(scale),
-                num_steps=50,
-                key=jax.random.key(2),
-            )
+        drawn = model.sample(
+            options.judged, steps=50, labels=labels, guidance=scale, key=jax.random.key(2)
         )
+        images = np.asarray(drawn)
         results[str(scale)] = {
-            "accuracy": accuracy(classifier, images, labels),
+            "accuracy": dx.evaluation.accuracy(judge, images, labels),
             "spread": spread(images, labels),
         }
         rows.append(images[:CLASSES])
@@ -91,8 +67,24 @@ def main() -> None:
             f"scale {name}: {row['accuracy']:.1%} of the class asked for, spread {row['spread']:.3f}"
         )
     (options.out / "results.json").write_text(json.dumps(results, indent=1))
-    picture = image_grid(np.concatenate(rows), CLASSES)
-    save_picture(options.out / "dit.png", picture, zoom=2 if options.full else 6)
+    save_rows(options.out / "dit.png", np.concatenate(rows), CLASSES)
+
+
+def train(data: dx.data.ImageDataset, options: Options) -> dx.models.DiTModel:
+    """A class-conditional transformer, trained."""
+    config = dx.config.DiTConfig.for_data(
+        data,
+        patch_size=2,
+        hidden_size=192 if options.full else 96,
+        depth=8 if options.full else 4,
+        num_heads=4,
+        noise_schedule=dx.config.NoiseScheduleConfig(schedule_type="cosine"),
+        prediction_type="v_prediction",
+    )
+    training = dx.config.TrainingConfig(
+        steps=options.steps or (4000 if options.full else 600), learning_rate=2e-3, log_every=100
+    )
+    return dx.train(dx.models.DiTModel(config, key=jax.random.key(0)), data, training)
 
 
 def spread(images: np.ndarray, labels: np.ndarray) -> float:

@@ -1,8 +1,8 @@
-"""Inverse problems: images from what is left of them, by a model that never saw the damage.
+"""Inverse problems: damaged images restored by a model that never saw the damage.
 
 Four measurements, each with noise: a hole, a blur, and the mean of every 2x2 or 4x4 pixels. Prints the PSNR
-of each method beside that of a baseline, and leaves the pictures and results.json in `--out`: a picture's
-rows are the image, what was measured of it, the baseline, and the methods.
+of each method beside that of a baseline, and leaves the pictures and results.json in `--out`. The rows of a
+picture are the images, what was measured, the baseline, and the methods.
 """
 
 import dataclasses
@@ -18,24 +18,14 @@ import tyro
 from jax import Array
 from rich.console import Console
 from rich.table import Table
-from small_model import ModelOptions, Setting, prepare, unit
+from small_model import ModelOptions, Setting, prepare, save_rows
 
-from diffusion_eqx.data import image_grid, save_picture
-from diffusion_eqx.denoiser import AbstractDenoiser
-from diffusion_eqx.evaluation import peak_signal_to_noise_ratio
-from diffusion_eqx.guidance import (
-    ClipDenoised,
-    DPSGuidance,
-    Measurement,
-    MomentMatchingGuidance,
-    PseudoInverseGuidance,
-)
-from diffusion_eqx.samplers import ClippedSampler, DDIMSampler, sample
+import diffusion_eqx as dx
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Restore damaged images by posterior sampling."""
+    """Restore damaged images by sampling what they may have been."""
 
     model: Annotated[ModelOptions, tyro.conf.arg(name="")]
     out: Path = Path("inverse_problems")
@@ -53,7 +43,7 @@ Operator = Callable[[Array], Array]
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A linear measurement, and what one would do without a model: a function of it."""
+    """A linear measurement, and a function of it: what one would do without a model."""
 
     name: str
     operator: Operator
@@ -95,9 +85,10 @@ def pooled(size: int, factor: int) -> Problem:
 
 def main() -> None:
     """Run the example."""
+    dx.use_all_cores()
     options = tyro.cli(Options, description=__doc__)
     setting = prepare(options.model)
-    images = jnp.asarray(unit(setting.test.images[: options.count]))
+    images = jnp.asarray(dx.data.to_unit_range(setting.test.images[: options.count]))
     size = images.shape[1]
     table = Table(title="PSNR in dB, and its gain over the baseline")
     for column in ("problem", "baseline", "DPS", "ΠGDM", "MMPS"):
@@ -108,50 +99,49 @@ def main() -> None:
         noise = jax.random.normal(jax.random.key(7), clean.shape)
         value = clean + options.noise_std * noise
         baseline = jnp.clip(problem.baseline(value), -1.0, 1.0)
-        restored = restore(
-            setting, Measurement(value, problem.operator, options.noise_std), options
-        )
+        restored = restore(setting, problem.operator, value, options)
         base = psnr(baseline, images)
         found = {name: psnr(x, images) for name, x in restored.items()}
         results[problem.name] = {"baseline": base, **found}
         row = [f"{value:.2f} ({value - base:+.2f})" for value in found.values()]
         table.add_row(problem.name, f"{base:.2f}", *row)
         shown = jax.image.resize(value, images.shape, "nearest")
-        rows = [images, shown, baseline, *restored.values()]
-        picture = image_grid(jnp.concatenate([r[:10] for r in rows]), min(10, options.count))
+        rows = np.concatenate([r[:10] for r in (images, shown, baseline, *restored.values())])
         name = problem.name.replace(" ", "_")
-        save_picture(options.out / f"{name}.png", picture, zoom=2 if size > 8 else 6)
+        save_rows(options.out / f"{name}.png", rows, min(10, options.count))
     (options.out / "results.json").write_text(json.dumps(results, indent=1))
     Console().print(table)
 
 
-def restore(setting: Setting, measurement: Measurement, options: Options) -> dict[str, Array]:
-    """One posterior sample of each image by each method."""
-    denoiser = setting.denoiser
+def restore(
+    setting: Setting, operator: Operator, value: Array, options: Options
+) -> dict[str, np.ndarray]:
+    """One posterior sample for each measurement, by each method."""
     # Pixels are between -1 and 1; that the prediction is off by 0.3 is a middling guess.
-    scale = float(np.sqrt(measurement.value[0].size)) / 0.3
-    methods: dict[str, AbstractDenoiser] = {
-        "DPS": DPSGuidance(denoiser, measurement, scale),
-        "ΠGDM": PseudoInverseGuidance(denoiser, measurement, data_std=0.5),
-        "MMPS": MomentMatchingGuidance(denoiser, measurement),
+    scale = float(np.sqrt(value[0].size)) / 0.3
+    methods: dict[str, dx.guidance.AbstractPosteriorGuidance] = {
+        "DPS": dx.guidance.DPSGuidance(operator, scale),
+        "ΠGDM": dx.guidance.PseudoInverseGuidance(operator, options.noise_std, data_std=0.5),
+        "MMPS": dx.guidance.MomentMatchingGuidance(operator, options.noise_std),
     }
-    count, *shape = len(measurement.value), *setting.model.config.input_shape
-    return {
-        name: sample(
-            ClippedSampler(DDIMSampler(ClipDenoised(guided))),
-            tuple(shape),
-            count=count,
+    drawn = {
+        name: setting.model.sample(
+            len(value),
+            "ddim",
             steps=options.steps,
+            guidance=guidance,
+            cond={"measurement": value},
             key=jax.random.key(1),
         )
-        for name, guided in methods.items()
+        for name, guidance in methods.items()
     }
+    return {name: np.asarray(images) for name, images in drawn.items()}
 
 
-def psnr(found: Array, expected: Array) -> float:
-    """The mean of the images' own."""
+def psnr(found: np.ndarray | Array, expected: Array) -> float:
+    """The peak signal-to-noise ratio of each image, in dB, averaged."""
     pairs = zip(np.asarray(found), np.asarray(expected), strict=True)
-    return float(np.mean([peak_signal_to_noise_ratio(x, original) for x, original in pairs]))
+    return float(np.mean([dx.evaluation.peak_signal_to_noise_ratio(a, b) for a, b in pairs]))
 
 
 if __name__ == "__main__":

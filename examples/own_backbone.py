@@ -1,7 +1,7 @@
 """A network of your own in any sampler: any callable `(x, c_noise, cond, *, key)` is a backbone.
 
-Points on two rings, one class each, are learnt by a small network written here, and drawn by three
-samplers. Prints how far drawn points lie from their ring, and leaves own_backbone.png and results.json in
+A small network written here learns points on two rings, one class each, and three samplers draw with it.
+The script prints how far drawn points lie from their ring, and leaves own_backbone.png and results.json in
 `--out`.
 """
 
@@ -16,14 +16,7 @@ import matplotlib
 import numpy as np
 import tyro
 
-from diffusion_eqx.config import DiffusionTrainingConfig
-from diffusion_eqx.data import ArrayDataset
-from diffusion_eqx.denoiser import Denoiser
-from diffusion_eqx.losses import DenoisingLoss
-from diffusion_eqx.parameterization import Velocity
-from diffusion_eqx.samplers import build_sampler, sample
-from diffusion_eqx.schedules import FlowSchedule
-from diffusion_eqx.training import Cadence, averaged, fit, make_recipe
+import diffusion_eqx as dx
 
 RADII = (0.4, 1.0)
 SAMPLERS = {"ddim": 50, "heun": 15, "diffrax:Tsit5": 8}
@@ -44,7 +37,7 @@ class Waves(eqx.Module):
         self.out = eqx.nn.Linear(width, 2, key=keys[2])
 
     def __call__(self, x, c_noise, cond, *, key=None):
-        """Points (B, 2), timesteps (B,) and labels (B,) to (B, 2)."""
+        """Points (batch, 2), timesteps (batch,) and labels (batch,) to (batch, 2)."""
         seen = jnp.stack([*x.T, c_noise / 500.0, 2.0 * cond], axis=-1)
         angles = seen @ self.frequencies.T
         waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
@@ -63,22 +56,23 @@ class Options:
 
 def main() -> None:
     """Run the example."""
+    dx.use_all_cores()
     options = tyro.cli(Options, description=__doc__)
     options.out.mkdir(parents=True, exist_ok=True)
     points, labels = rings(20_000)
-    schedule, velocity = FlowSchedule(), Velocity()
-    training = DiffusionTrainingConfig(steps=options.steps, batch_size=256, label_dropout=0.0)
-    recipe = make_recipe(training, DenoisingLoss(schedule, velocity))
-    network, data = Waves(key=jax.random.key(0)), ArrayDataset(points, labels)
-    state, _ = fit(network, data, recipe, training, cadence=Cadence(log_every=1000))
-    denoiser = Denoiser(averaged(state), schedule, velocity)
+    denoiser = train(dx.data.ArrayDataset(points, labels), options.steps)
     results = {"real": off_ring(points[:2000], labels[:2000])}
     drawn = {}
     wanted = np.arange(2000) % 2
     for name, steps in SAMPLERS.items():
-        sampler, cond = build_sampler(name, denoiser), jnp.asarray(wanted)
-        found = sample(
-            sampler, (2,), count=len(wanted), steps=steps, key=jax.random.key(1), cond=cond
+        found = dx.sample(
+            denoiser,
+            dx.samplers.find_sampler(name),
+            (2,),
+            count=len(wanted),
+            steps=steps,
+            key=jax.random.key(1),
+            cond=jnp.asarray(wanted),
         )
         drawn[name] = np.asarray(found)
         results[name] = off_ring(drawn[name], wanted)
@@ -86,6 +80,17 @@ def main() -> None:
         print(f"{name}: {value:.3f} from the ring asked for")
     (options.out / "results.json").write_text(json.dumps(results, indent=1))
     plot(drawn, wanted, options.out / "own_backbone.png")
+
+
+def train(data: dx.data.ArrayDataset, steps: int) -> dx.Denoiser:
+    """A denoiser around the network: the pieces that `dx.train` puts together for a model."""
+    network = Waves(key=jax.random.key(0))
+    schedule, velocity = dx.schedules.FlowSchedule(), dx.parameterizations.VelocityPrediction()
+    denoiser = dx.Denoiser(network, schedule, velocity)
+    config = dx.config.TrainingConfig(steps=steps, batch_size=256, log_every=1000)
+    recipe = dx.training.make_recipe(config, dx.losses.DenoisingLoss(denoiser))
+    state, _ = dx.training.fit(network, data, recipe, config)
+    return dx.Denoiser(dx.training.averaged(state), schedule, velocity)
 
 
 def rings(count: int) -> tuple[np.ndarray, np.ndarray]:

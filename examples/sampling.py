@@ -1,7 +1,7 @@
 """One model, many ways to sample: DDPM, DDIM, few steps, temperature, progressive.
 
-Draws from a class-conditional model (of digits, trained here, unless `--model` names another) and judges
-the images by a classifier of real ones. Leaves sampling.png (a row for each way), progressive.png,
+Draws from a class-conditional model (of digits, trained here, unless `--model` names another). A classifier
+of real images judges what was drawn. Leaves sampling.png (a row for each way), progressive.png,
 progressive.gif and results.json in `--out`.
 """
 
@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
-from small_model import ModelOptions, prepare
+from small_model import ModelOptions, prepare, save_rows, train_judge
 
-from diffusion_eqx.data import image_grid, save_animation, save_picture
-from diffusion_eqx.evaluation import frechet_distance, judge, train_classifier
+import diffusion_eqx as dx
 
 WAYS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "DDPM, all steps": ("ddpm", 1000, {}),
@@ -48,41 +46,48 @@ class Options:
 
 def main() -> None:
     """Run the example."""
+    dx.use_all_cores()
     options = tyro.cli(Options, description=__doc__)
     options.out.mkdir(parents=True, exist_ok=True)
     setting = prepare(options.model)
-    model, classes = setting.model, setting.train.num_classes or 1
-    epochs = 3 if len(setting.train) > 10_000 else 30
-    classifier = train_classifier(setting.train, epochs=epochs, key=jax.random.key(1))
-    reference, _ = judge(classifier, setting.test.images)
+    model, classes = setting.model, setting.classes
+    judge = train_judge(setting.train)
+    reference, _ = dx.evaluation.judge(judge, setting.test.images)
     labels = np.arange(options.judged) % classes
-    common: dict[str, Any] = {
-        "key": jax.random.key(2),
-        "guidance_scale": options.guidance_scale,
-    }
+    key = jax.random.key(2)
     results, rows = {}, []
-    for name, (scheduler, steps, fields) in WAYS.items():
+    for name, (sampler, steps, numbers) in WAYS.items():
         start = time.perf_counter()
-        images = np.asarray(
-            model.sample(
-                options.judged, scheduler, steps, labels=jnp.asarray(labels), **common, **fields
-            )
+        drawn = model.sample(
+            options.judged,
+            sampler,
+            steps=steps,
+            labels=labels,
+            guidance=options.guidance_scale,
+            key=key,
+            **numbers,
         )
-        features, found = judge(classifier, images)
+        images = np.asarray(drawn)
+        features, found = dx.evaluation.judge(judge, images)
         results[name] = {
             "accuracy": float(np.mean(found == labels)),
-            "distance": frechet_distance(features, reference),
+            "distance": dx.evaluation.frechet_distance(features, reference),
             "seconds, compilation included": time.perf_counter() - start,
         }
         rows.append(images[:classes])
-    zoom = 2 if model.config.input_shape[0] > 8 else 6
-    save_picture(options.out / "sampling.png", image_grid(np.concatenate(rows), classes), zoom=zoom)
-    snapshots = model.progressive(
-        classes, "ddim", 50, every=5, labels=jnp.arange(classes), **common
+    save_rows(options.out / "sampling.png", np.concatenate(rows), classes)
+    snapshots = model.trajectory(
+        classes,
+        "ddim",
+        steps=50,
+        every=5,
+        labels=np.arange(classes),
+        guidance=options.guidance_scale,
+        key=key,
     )
-    frames = [image_grid(snapshot, classes) for snapshot in snapshots]
-    save_animation(options.out / "progressive.gif", frames)
-    save_picture(options.out / "progressive.png", np.concatenate(frames), zoom=zoom)
+    dx.data.save_animation(options.out / "progressive.gif", snapshots, columns=classes)
+    every_row = snapshots.reshape(-1, *model.config.input_shape)
+    save_rows(options.out / "progressive.png", every_row, classes)
     (options.out / "results.json").write_text(json.dumps(results, indent=1))
     table = Table("", "class asked for", "Fréchet distance", "seconds", title="ways to sample")
     for name, row in results.items():

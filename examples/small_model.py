@@ -1,26 +1,12 @@
-"""What the examples share: data, a small model of it (trained here if none is given), and a judge."""
+"""What several examples share: data, a small model of them, trained if none is given, and its judge."""
 
 import dataclasses
 from pathlib import Path
-from typing import Any, TypeVar
 
-import equinox as eqx
 import jax
 import numpy as np
 
-from diffusion_eqx.config import (
-    DDIMConfig,
-    DiffusionTrainingConfig,
-    NoiseScheduleConfig,
-    UNetBackboneConfig,
-)
-from diffusion_eqx.data import ImageDataset, digits, fashion_mnist
-from diffusion_eqx.denoiser import AbstractDenoiser
-from diffusion_eqx.models import DDIMModel, load_model
-from diffusion_eqx.models.base import AbstractDiffusionModel
-from diffusion_eqx.training import Cadence, averaged, fit, make_recipe
-
-ModelT = TypeVar("ModelT", bound=AbstractDiffusionModel)
+import diffusion_eqx as dx
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,31 +14,32 @@ class ModelOptions:
     """Which model an example uses."""
 
     model: Path | None = None
-    """A class-conditional DDIM model of Fashion-MNIST or digits, as `diffusion-eqx train` writes it; by
-    default one is trained here."""
+    """A class-conditional DDIM model of Fashion-MNIST or digits, as `diffusion-eqx train` writes it. By
+    default the example trains one."""
     full: bool = False
-    """Without --model: train on Fashion-MNIST, not on digits of 8x8 pixels."""
+    """Without --model: train on Fashion-MNIST instead of digits of 8x8 pixels."""
     data_dir: Path | None = None
     """Folder of Fashion-MNIST's files, if not where its package puts them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """A trained, class-conditional model, and data that it has and has not seen."""
+    """A trained, class-conditional model, images that it has seen, and images that it has not."""
 
-    model: DDIMModel
-    train: ImageDataset
-    test: ImageDataset
+    model: dx.models.DDIMModel
+    train: dx.data.ImageDataset
+    test: dx.data.ImageDataset
 
     @property
-    def denoiser(self) -> AbstractDenoiser:
-        """The model's denoiser, as it is: neither guided nor clipped."""
-        return eqx.nn.inference_mode(self.model.denoiser)
+    def classes(self) -> int:
+        """Number of classes."""
+        assert self.train.num_classes is not None
+        return self.train.num_classes
 
     def of_class(self, label: int, count: int) -> np.ndarray:
         """The first test images of a class, in [−1, 1]."""
         assert self.test.labels is not None
-        return unit(self.test.images[self.test.labels == label][:count])
+        return dx.data.to_unit_range(self.test.images[self.test.labels == label][:count])
 
 
 def prepare(options: ModelOptions) -> Setting:
@@ -63,58 +50,54 @@ def prepare(options: ModelOptions) -> Setting:
     if options.model is None:
         train, test = data_of((28, 28, 1) if options.full else (8, 8, 1), options.data_dir)
         return Setting(train_model(train, steps=1000 if options.full else 600), train, test)
-    model = load_model(options.model).model
-    if not isinstance(model, DDIMModel) or model.num_classes is None:
+    model = dx.load_model(options.model)
+    if not isinstance(model, dx.models.DDIMModel) or model.num_classes is None:
         raise ValueError(f"{options.model} holds no class-conditional DDIM model")
     return Setting(model, *data_of(model.config.input_shape, options.data_dir))
 
 
 def data_of(
     shape: tuple[int, int, int], data_dir: Path | None = None
-) -> tuple[ImageDataset, ImageDataset]:
-    """Training and test images of that shape: Fashion-MNIST or digits.
+) -> tuple[dx.data.ImageDataset, dx.data.ImageDataset]:
+    """Training and test images of a shape: Fashion-MNIST or digits.
 
-    **Raises:** `ValueError` if neither has it.
+    **Raises:** `ValueError` if neither has images of that shape.
     """
     if shape == (8, 8, 1):
-        return _split(digits(), 1500)
+        return split(dx.data.digits(), 1500)
     if shape != (28, 28, 1):
         raise ValueError(f"neither digits nor Fashion-MNIST have images of shape {shape}")
-    return fashion_mnist("train", data_dir), fashion_mnist("test", data_dir)
+    return dx.data.fashion_mnist("train", data_dir), dx.data.fashion_mnist("test", data_dir)
 
 
-def train_model(dataset: ImageDataset, *, steps: int) -> DDIMModel:
-    """A small class-conditional model of a data set."""
-    config = DDIMConfig(
-        backbone=UNetBackboneConfig(
-            hidden_dims=(16, 32, 64) if dataset.images.shape[1] > 8 else (32, 64),
-            num_classes=dataset.num_classes,
-        ),
-        noise_schedule=NoiseScheduleConfig(schedule_type="cosine"),
-        input_shape=dataset.images.shape[1:],
-        prediction_type="v_prediction",
-    )
-    return trained(DDIMModel(config, key=jax.random.key(0)), dataset, steps=steps)
-
-
-def trained(model: ModelT, dataset: ImageDataset, *, steps: int, **changes: Any) -> ModelT:
-    """A model of pixels after so many training steps, with its averaged weights."""
-    training = DiffusionTrainingConfig(steps=steps, warmup_steps=steps // 10, **changes)
-    recipe = make_recipe(training, model.training_loss(training))
-    state, _ = fit(
-        model.denoiser.backbone, dataset, recipe, training, cadence=Cadence(log_every=100)
-    )
-    return eqx.tree_at(lambda m: m.denoiser.backbone, model, averaged(state))
-
-
-def unit(images: np.ndarray) -> np.ndarray:
-    """uint8 images, or floats that are already there, in [−1, 1]."""
-    return images / np.float32(127.5) - 1 if images.dtype == np.uint8 else images
-
-
-def _split(dataset: ImageDataset, first: int) -> tuple[ImageDataset, ImageDataset]:
-    assert dataset.labels is not None
+def split(
+    data: dx.data.ImageDataset, first: int
+) -> tuple[dx.data.ImageDataset, dx.data.ImageDataset]:
+    """The first images of a labelled data set, and the others."""
+    assert data.labels is not None
     return (
-        ImageDataset(dataset.images[:first], dataset.labels[:first], dataset.class_names),
-        ImageDataset(dataset.images[first:], dataset.labels[first:], dataset.class_names),
+        dx.data.ImageDataset(data.images[:first], data.labels[:first], data.class_names),
+        dx.data.ImageDataset(data.images[first:], data.labels[first:], data.class_names),
     )
+
+
+def train_model(data: dx.data.ImageDataset, *, steps: int) -> dx.models.DDIMModel:
+    """A small class-conditional model of a data set, trained."""
+    backbone = dx.config.UNetBackboneConfig(
+        hidden_dims=(16, 32, 64) if data.shape[0] > 8 else (32, 64), num_classes=data.num_classes
+    )
+    config = dx.config.DDIMConfig.for_data(data, backbone=backbone)
+    model = dx.models.DDIMModel(config, key=jax.random.key(0))
+    return dx.train(model, data, dx.config.TrainingConfig(steps=steps, log_every=100))
+
+
+def train_judge(data: dx.data.ImageDataset) -> dx.evaluation.Classifier:
+    """A classifier of real images, which judges drawn ones."""
+    epochs = 3 if len(data) > 10_000 else 30
+    return dx.evaluation.train_classifier(data, epochs=epochs, key=jax.random.key(1))
+
+
+def save_rows(path: Path, images: np.ndarray | jax.Array, columns: int) -> None:
+    """Write images as one picture of several rows, small images enlarged more."""
+    zoom = 2 if images.shape[1] > 8 else 6
+    dx.save_picture(path, np.clip(images, -1.0, 1.0), columns=columns, zoom=zoom)

@@ -67,7 +67,8 @@ class ByNetwork(AbstractDenoiser):
 class TwoGaussians(AbstractDenoiser):
     """Exact for N(mean, std²) under a condition, and for N(other_mean, std²) without.
 
-    With `to_the_end`, a consistency model in place of a denoiser: x0 is the end of the flow, in closed form.
+    With `to_the_end`, a consistency model in place of a denoiser: x0 is the end of the flow, in
+    closed form.
     """
 
     mean: jax.Array

@@ -1,4 +1,5 @@
-"""Draws images as a user's program does, and writes them to a file: `python -m tests.drawn_elsewhere OUT NAMES`.
+"""Draws images as a user's program does, and writes them to a file: `python -m
+tests.drawn_elsewhere OUT NAMES`.
 
 It is started by test_elsewhere.py with another number of devices, or another level of optimisation.
 """

@@ -14,7 +14,9 @@ def flow_from_noise(schedule, noise) -> np.ndarray:
 
 
 def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """Mean energy distance (Székely & Rizzo 2013) of the projections of points in the plane on eight directions."""
+    """Mean energy distance (Székely & Rizzo 2013) of the projections of points in the plane on
+    eight directions.
+    """
     angles = np.pi * np.arange(8) / 8
     directions = np.stack([np.cos(angles), np.sin(angles)])
     pairs = zip((np.asarray(x) @ directions).T, (np.asarray(y) @ directions).T, strict=True)

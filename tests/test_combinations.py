@@ -1,8 +1,9 @@
 """Every schedule × parameterization × grid × guidance × sampler: right, or refused with a reason.
 
-One program for each sampler tries all combinations of the others. A sampler of a Gaussian is an affine map of the
-noise that it sees. So an example whose coordinate k sees only the k-th noise gives the factors of all noise, and
-with them the exact standard deviation of samples, without counting.
+One program for each sampler tries all combinations of the others. A sampler of a Gaussian is an
+affine map of the noise that it sees. So an example whose coordinate k sees only the k-th noise
+gives the factors of all noise, and with them the exact standard deviation of samples, without
+counting.
 """
 
 import dataclasses
@@ -39,12 +40,13 @@ from tests.choices import (
 )
 
 STEPS = 64
-# Coordinate 0 sees the initial noise, the next those of the steps, then their second draws; the last sees none.
+# Coordinate 0 sees the initial noise, the next those of the steps, then their second draws; the
+# last sees none.
 SIZE = 2 * STEPS + 2
 MEAN, OTHER, STD = 0.3, -0.1, 0.2
 
-# Kinds of guidance, and whether samples keep the standard deviation of the data. Both distributions having one
-# deviation, guidance by their difference moves the mean alone; limits lie beyond all x0.
+# Kinds of guidance, and whether samples keep the standard deviation of the data. Both distributions
+# having one deviation, guidance by their difference moves the mean alone; limits lie beyond all x0.
 GUIDANCES = {
     "none": (None, True),
     "cfg": (ClassifierFreeGuidance(3.0), True),

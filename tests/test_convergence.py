@@ -177,7 +177,10 @@ def gaussian_flow(denoiser, noise):
 
 @pytest.mark.parametrize("solver", [diffrax.Tsit5(), diffrax.Dopri5()], ids=["tsit5", "dopri5"])
 def test_adaptive_solvers_meet_their_tolerance_on_every_schedule(solver):
-    """The flow of N(0.3, 0.5²), whose end is known: at most ten times the tolerance, which is that of a step."""
+    """The flow of N(0.3, 0.5²), whose end is known.
+
+    At most ten times the tolerance, which is that of a step.
+    """
     tolerances = np.array([1e-2, 1e-3, 1e-4])
     schedules = tuple(SCHEDULES.values())
     noise = jnp.asarray(NOISE, jnp.float32)
@@ -321,7 +324,10 @@ def test_moments_with_churn():
 
 
 def test_the_corrector_corrects():
-    """Examples twice too large, on a walk that hardly moves: Langevin's steps bring them back, the others do not."""
+    """Examples twice too large, on a walk that hardly moves.
+
+    Langevin's steps bring them back, the others do not.
+    """
     schedule = VPSchedule()
     times = np.append(np.linspace(0.5, 0.49, 81), 0.0)
     grid = GivenGrid(tuple(times))

@@ -1,31 +1,117 @@
-"""The documentation names what there is."""
+"""What users read runs, and names what there is."""
 
+import importlib.util
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-from diffusion_eqx.samplers import FAMILIES, GRIDS, SAMPLERS
+import pytest
+from filelock import FileLock
+
+from tests import pages, prepared
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "samplers.md").read_text()
+SITE = ROOT / "docs" / "pages"
+# Pages that the build makes, and the sources that they are made of.
+MADE = {"format.md": ROOT / "export" / "FORMAT.md", "reference": ROOT / "docs" / "hooks.py"}
 
 
-def test_every_sampler_has_its_line():
-    for name, entry in {**SAMPLERS, **{f"{n}:SOLVER": e for n, e in FAMILIES.items()}}.items():
-        line = next(row for row in PAGE.splitlines() if row.startswith(f"| `{name}` |"))
-        for part in (entry.about, entry.use, entry.reference, *entry.parameters):
-            assert part in line, (name, part)
+@pytest.fixture(scope="session")
+def files(tmp_path_factory) -> Path:
+    """The folder of prepared files, made once for all processes that run tests."""
+    folder = tmp_path_factory.getbasetemp().parent / "documentation"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            prepared.make(folder)
+    return folder
 
 
-def test_every_grid_is_named():
-    for name in GRIDS:
-        assert f"`{name}`" in PAGE, name
+def parameters() -> list:
+    """Every page that has code, marked by what it takes to run it."""
+    found = []
+    for page in pages.every_page():
+        if page.blocks:
+            native = any("diffusion-sampler" in block.text for block in page.blocks)
+            marks = [pytest.mark.slow, *([pytest.mark.native] if native else [])]
+            found.append(pytest.param(page, id=page.name, marks=marks))
+    return found
+
+
+@pytest.mark.parametrize("page", parameters())
+def test_every_block_of_a_page_runs(page, files, tmp_path):
+    for need in page.needs:
+        shutil.copytree(files / need, tmp_path, dirs_exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.pages", "run", str(page.path)],
+        cwd=tmp_path,
+        env=pages.environment(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    print(done.stdout)
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-5000:]}"
+    assert len(re.findall(rf"^{re.escape(page.name)}:\d+: ", done.stdout, re.M)) == len(page.blocks)
+
+
+def test_every_page_asks_for_files_that_are_prepared():
+    needed = {need for page in pages.every_page() for need in page.needs}
+    assert needed <= prepared.MAKERS.keys()
+
+
+def test_a_page_with_a_wrong_block_fails(tmp_path):
+    (tmp_path / "wrong.md").write_text("```python\nx = 1\n```\n\n```python\nassert x == 2\n```\n")
+    with pytest.raises(AssertionError):
+        pages.run(pages.read(tmp_path / "wrong.md", root=tmp_path))
+    (tmp_path / "shell.md").write_text("```sh\nfalse | true\n```\n")
+    with pytest.raises(subprocess.CalledProcessError):
+        pages.run(pages.read(tmp_path / "shell.md", root=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["```pyhton\nx = 1\n```\n", "```python\nx = 1\n", "- a list\n\n  ```python\n  x = 1\n  ```\n"],
+)
+def test_a_block_that_would_not_be_run_is_refused(tmp_path, text):
+    (tmp_path / "page.md").write_text(text)
+    with pytest.raises(ValueError, match=r"page\.md"):
+        pages.read(tmp_path / "page.md")
+
+
+def test_code_is_marked_as_code():
+    """A block without a language is a formula, so nothing in it may look like Python or a command."""
+    for page in pages.every_page():
+        for block in pages.read(page.path, run=pages.PLAIN).blocks:
+            looks = re.search(r"^(import|from|make|diffusion-|pip|\$|>>>) ?", block.text, re.M)
+            assert not looks, f"{page.name}:{block.line}: mark this block as python or sh"
+
+
+def test_getting_started_takes_no_more_than_thirty_lines():
+    for block in pages.read(SITE / "getting-started.md").blocks:
+        lines = [line for line in block.text.splitlines() if line.strip()]
+        assert len(lines) <= 30
+
+
+def test_the_tables_of_samplers_are_what_the_library_says():
+    """They are made by `make docs-figures`."""
+    specification = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    assert specification is not None
+    assert specification.loader is not None
+    tables = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(tables)
+    page = (SITE / "samplers.md").read_text()
+    assert tables.made(page) == page, "run make docs-figures"
+    assert tables.made(page.replace("temperature", "warmth")) == page
+    for name in tables.TABLES:
+        assert f"<!-- made: {name} -->" in page
 
 
 def test_every_capability_names_tests_and_examples_that_exist():
-    page = (ROOT / "docs" / "capabilities.md").read_text()
+    page = (SITE / "capabilities.md").read_text()
     rows = [line for line in page.splitlines() if re.match(r"\| [ACD]\d+ \|", line)]
     assert [row.split("|")[1].strip() for row in rows] == [
-        *(f"A{i}" for i in range(1, 11)),
+        *(f"A{i}" for i in range(1, 12)),
         *(f"C{i}" for i in range(1, 9)),
         *(f"D{i}" for i in range(1, 7)),
     ]
@@ -42,11 +128,58 @@ def test_every_capability_names_tests_and_examples_that_exist():
 
 
 def test_links_and_pictures_are_there():
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("*/*.md")]
-    links = [
-        (page, link) for page in pages for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    texts = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *ROOT.glob("*/*.md"),
+        *SITE.rglob("*.md"),
     ]
-    local = [(page, link.partition("#")[0]) for page, link in links if "://" not in link]
-    assert len(local) > 20
-    missing = [(page.name, link) for page, link in local if not (page.parent / link).exists()]
+    links = [
+        (page, link.partition("#")[0])
+        for page in texts
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+        if "://" not in link and not link.startswith("#")
+    ]
+    assert len(links) > 20
+    missing = []
+    for page, link in links:
+        target = (page.parent / link).resolve()
+        made = target.is_relative_to(SITE) and MADE.get(target.relative_to(SITE).parts[0])
+        if not (made or target).exists():
+            missing.append((page.name, link))
     assert not missing
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "docs" / "mkdocs.yml").read_text()
+    for page in SITE.rglob("*.md"):
+        assert f"{page.relative_to(SITE)}\n" in navigation, page
+
+
+def test_every_figure_of_a_concept_is_made_by_the_command():
+    script = (ROOT / "docs" / "figures.py").read_text()
+    for picture in (SITE / "figures").iterdir():
+        assert f'"{picture.name}"' in script, picture
+
+
+@pytest.mark.slow
+def test_the_site_builds_strictly_and_fetches_nothing(tmp_path):
+    pytest.importorskip("mkdocs", reason="the site is built by `make docs`, which installs mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "-f", str(ROOT / "docs" / "mkdocs.yml")],
+        capture_output=True,
+        text=True,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'export'}",
+            "NO_MKDOCS_2_WARNING": "1",
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    for page in tmp_path.rglob("*.html"):
+        fetched = re.findall(r"<(?:script|img|iframe)[^>]*src=\"(?:https?:)?//", page.read_text())
+        fetched += re.findall(
+            r"<link[^>]*rel=\"(?:stylesheet|preconnect)\"[^>]*//", page.read_text()
+        )
+        assert not fetched, (page.name, fetched)

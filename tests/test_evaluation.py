@@ -28,9 +28,23 @@ def test_frechet_distance_survives_dead_features():
     assert frechet_distance(x, x) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_frechet_distance_refuses_unequal_widths():
-    with pytest.raises(ValueError, match="one width"):
-        frechet_distance(np.zeros((5, 2)), np.zeros((5, 3)))
+def test_frechet_distance_of_a_single_feature():
+    x = np.random.default_rng(0).standard_normal((100_000, 1))
+    assert frechet_distance(x, 3.0 * x + 2.0) == pytest.approx(4.0 + 4.0, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (np.zeros((5, 3)), "one width"),
+        (np.zeros((1, 2)), "at least two"),
+        (np.zeros(5), "one width"),
+        (np.full((5, 2), np.nan), "finite"),
+    ],
+)
+def test_frechet_distance_refuses_what_are_no_two_sets(features, message):
+    with pytest.raises(ValueError, match=message):
+        frechet_distance(features, np.zeros((5, 2)))
 
 
 def test_classifier_learns_digits_and_judges_unseen_ones(getkey):
@@ -41,6 +55,12 @@ def test_classifier_learns_digits_and_judges_unseen_ones(getkey):
     features, classes = judge(classifier, data.images[:7], batch_size=3)
     assert features.shape == (7, 64)
     assert classes.shape == (7,)
+    with pytest.raises(ValueError, match="labels must be 7"):
+        accuracy(classifier, data.images[:7], data.labels[:1])
+    with pytest.raises(ValueError, match=r"got \(7, 8, 6, 1\)"):
+        judge(classifier, data.images[:7, :, :6])
+    with pytest.raises(ValueError, match="at least one"):
+        judge(classifier, data.images[:0])
 
 
 def test_classifier_needs_labels():

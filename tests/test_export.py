@@ -4,17 +4,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors
-from diffusion_eqx_export import ArtifactError, export_sampler, read_artifact, verify
+from diffusion_eqx_export import ArtifactError, read_artifact, verify
 from diffusion_eqx_export.container import ALIGNMENT, write_container
-from diffusion_eqx_export.lowering import NotExportable, lower
 
-from diffusion_eqx.models import save_model
-from tests.artifacts import small_artifact, small_saved_model
+from diffusion_eqx.guidance import ClassifierFreeGuidance
+from diffusion_eqx.models import Record, save_model
+from diffusion_eqx.samplers import DDIMSampler, numbers
+from tests.artifacts import export_tiny, small_artifact, small_model, tiny_model
 
 
 def header_of(path: Path) -> tuple[dict, int]:
@@ -58,7 +57,7 @@ def test_container_is_aligned_and_read_by_the_safetensors_library():
 
 def test_weights_are_stored_once_and_unchanged():
     artifact = read_artifact(small_artifact())
-    backbone = small_saved_model().model.denoiser.backbone
+    backbone = small_model().denoiser.backbone
     np.testing.assert_array_equal(
         artifact.tensors["weights/backbone.conv_in.weight"], backbone.conv_in.weight
     )
@@ -75,7 +74,9 @@ def test_nothing_of_the_exporting_machine_is_in_the_file():
 
 def test_manifest_says_what_the_format_promises():
     manifest = read_artifact(small_artifact()).manifest
-    assert set(manifest["parameters"]) == {"steps", "guidance_scale", "eta", "temperature"}
+    assert set(manifest["parameters"]) == {
+        *("steps", "eta", "temperature", "guidance_scale", "rescale")
+    }
     assert manifest["labels"] == {"count": 4, "null": 4, "names": ["0", "1", "2", "3"]}
     assert manifest["model"]["ema"] is True
     assert {(e["platform"], e["batch"]) for e in manifest["programs"]} == {
@@ -86,16 +87,40 @@ def test_manifest_says_what_the_format_promises():
         assert all(a["donated"] for a in states)
         assert [a["name"] for a in states] == ["x", "keys"]
         assert not any(a["donated"] for a in entry["finish"]["inputs"])
-        assert {a["role"] for a in entry["init"]["inputs"]} <= {"seed", "first", "weight"}
+        own = [a for a in entry["init"]["inputs"] if a["role"] != "weight"]
+        assert {a["name"] for a in own} <= {"seed", "first", "steps"}
 
 
-def test_an_unguided_export_has_no_scale(tmp_path):
-    path = tmp_path / "a.safetensors"
-    export_sampler(
-        small_saved_model(), path, guidance_scale=None, batch_sizes=(1,), platforms=("cpu",)
-    )
-    assert "guidance_scale" not in read_artifact(path).manifest["parameters"]
-    assert verify(read_artifact(path)).passed
+def test_numbers_are_those_that_the_values_declare():
+    described = read_artifact(small_artifact()).manifest["parameters"]
+    for value in (DDIMSampler(), ClassifierFreeGuidance()):
+        for name, number in numbers(value).items():
+            assert described[name] == {
+                "dtype": "F32",
+                "default": number.default,
+                "min": number.minimum,
+                "max": number.maximum,
+                "about": number.about,
+            }
+    assert {n: described["steps"][n] for n in ("default", "min", "max")} == {
+        "default": 10,
+        "min": 1,
+        "max": 1000,
+    }
+
+
+def test_what_the_file_of_a_model_records_is_in_the_manifest(tmp_path):
+    record = Record("DDIMModel", ema=True, training={"class_names": ["a", "b", "c", "d"]})
+    manifest = read_artifact(export_tiny(tmp_path / "a", record=record)).manifest
+    assert (manifest["model"]["ema"], manifest["labels"]["names"]) == (True, list("abcd"))
+    manifest = read_artifact(export_tiny(tmp_path / "b")).manifest
+    assert (manifest["model"]["ema"], manifest["model"]["training"]) == (False, {})
+
+
+def test_an_unguided_export_has_no_scale_and_costs_half(tmp_path):
+    plain = read_artifact(export_tiny(tmp_path / "a.safetensors"))
+    assert "guidance_scale" not in plain.manifest["parameters"]
+    assert verify(plain).passed
 
 
 @pytest.mark.parametrize(
@@ -104,29 +129,20 @@ def test_an_unguided_export_has_no_scale(tmp_path):
         ({"platforms": ("cpu", "abacus")}, "abacus"),
         ({"platforms": ()}, "platforms must be"),
         ({"batch_sizes": (0,)}, "batch_sizes must be"),
-        ({"steps": 0}, "steps must be between 1 and 1000"),
+        ({"steps": 0}, "steps must be"),
+        ({"steps": 1001}, "steps must be between 1 and the 1000"),
         ({"eta": 1.5}, "eta must be between"),
+        ({"foo": 1}, "no number 'foo'.*DDIMSampler.*eta, temperature"),
+        ({"guidance_scale": 3.0}, "no number 'guidance_scale'"),
+        ({"sampler": "ddmi"}, "unknown sampler 'ddmi'.*ddim"),
+        ({"guidance": "gfc"}, "unknown guidance 'gfc'.*cfg"),
+        ({"grid": "even"}, "unknown grid 'even'.*karras"),
     ],
 )
 def test_wrong_wishes_are_refused_and_leave_no_file(wrong, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        export_sampler(small_saved_model(), tmp_path / "a", **wrong)
+        export_tiny(tmp_path / "a", **{"sampler": "ddim", **wrong})
     assert not list(tmp_path.iterdir())
-
-
-def test_callbacks_into_python_are_refused():
-    def function(x):
-        result = jax.ShapeDtypeStruct(x.shape, x.dtype)
-        return [jax.pure_callback(np.sin, result, x)]
-
-    def needs_lapack(x):
-        return [jnp.linalg.svd(x, compute_uv=False)]
-
-    x = jax.ShapeDtypeStruct((3, 3), jnp.float32)
-    with pytest.raises((NotExportable, NotImplementedError)):
-        lower(function, [x], donated=[], platform="cpu")
-    with pytest.raises(NotExportable, match="lapack"):
-        lower(needs_lapack, [x], donated=[], platform="cpu")
 
 
 def test_damage_is_noticed(tmp_path):
@@ -149,16 +165,30 @@ def test_damage_is_noticed(tmp_path):
 
 def test_command_line_exports_shows_and_verifies(tmp_path):
     model, artifact = tmp_path / "m.safetensors", tmp_path / "a.safetensors"
-    save_model(model, small_saved_model().model)
+    save_model(model, tiny_model(), record={"ema": True, "training": {}})
 
     def command(*arguments: object) -> subprocess.CompletedProcess:
         line = [str(Path(sys.executable).parent / "diffusion-eqx-export"), *map(str, arguments)]
         return subprocess.run(line, capture_output=True, text=True, check=False)
 
-    made = command("sampler", model, "-o", artifact, "--batch-sizes", 2, "--platforms", "cpu")
+    made = command(
+        *("sampler", model, "-o", artifact, "--batch-sizes", 2, "--platforms", "cpu"),
+        *("--guidance-scale", 3, "--eta=0.5", "--grid", "karras", "--steps", 5),
+    )
     assert made.returncode == 0, made.stderr
     assert "guidance_scale" in command("info", artifact).stdout
-    assert json.loads(command("info", "--json", artifact).stdout)["name"] == "small"
+    manifest = json.loads(command("info", "--json", artifact).stdout)
+    assert manifest["name"] == "tiny"
+    assert manifest["model"]["ema"] is True
+    assert manifest["parameters"]["guidance_scale"]["default"] == 3.0
+    assert manifest["parameters"]["eta"]["default"] == 0.5
     assert "passed" in command("verify", artifact).stdout
     failed = command("verify", model)
     assert (failed.returncode, "no artifact" in failed.stderr) == (2, True)
+    for wrong, message in (
+        (("--foo", 1), "no number 'foo'"),
+        (("--eta", "much"), "needs a number; got 'much'"),
+        (("--eta",), "--eta is no option here, or lacks its value"),
+    ):
+        failed = command("sampler", model, "-o", artifact, *wrong)
+        assert (failed.returncode, message in failed.stderr) == (2, True), failed.stderr

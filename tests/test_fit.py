@@ -94,7 +94,9 @@ def test_divergence_names_the_step_and_leaves_only_good_checkpoints(
     with pytest.raises(TrainingDiverged, match=r"step 13 .*learning_rate"):
         run_fit(settings, data=Points(bad=12), run=Run(tmp_path / "run"))
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
-    restored = checkpoints.restore(make_recipe(settings, denoising).init(net(), key=jax.random.key(0)))
+    restored = checkpoints.restore(
+        make_recipe(settings, denoising).init(net(), key=jax.random.key(0))
+    )
     checkpoints.close()
     if checkpoint_every == 0:
         assert restored is None
@@ -105,9 +107,32 @@ def test_divergence_names_the_step_and_leaves_only_good_checkpoints(
         assert all(np.isfinite(array).all() for array in arrays)
 
 
+def test_a_run_that_a_callback_stops_after_it_diverged_leaves_no_checkpoint_of_it(tmp_path):
+    settings = config(log_every=0, checkpoint_every=0)
+    with pytest.raises(TrainingDiverged, match="step 3 "):
+        run_fit(settings, data=Points(bad=2), run=Run(tmp_path), callbacks=[StopAt(7)])
+    assert not any(path.name.isdigit() for path in (tmp_path / "checkpoints").iterdir())
+
+
 def test_divergence_is_reported_without_reports_and_folder():
     with pytest.raises(TrainingDiverged, match="step 3 "):
         run_fit(config(log_every=0), data=Points(bad=2))
+
+
+def test_the_average_follows_its_recursion(getkey):
+    recipe = make_recipe(config(steps=100, ema_decay=0.9, ema_update_every=2), denoising)
+    state = recipe.init(net(), key=getkey())
+    expected = np.asarray(state.network.layers[0].weight)
+    batch = jnp.asarray(Points().points[:16])
+    for step in range(40):
+        state, _ = train_step(recipe, state, batch)
+        weight = np.asarray(state.network.layers[0].weight)
+        if (step + 1) % 2 == 0:
+            n = step // 2
+            decay = min(0.9, (1 + n) / (10 + n))
+            expected = decay * expected + (1 - decay) * weight
+        np.testing.assert_allclose(averaged(state).layers[0].weight, expected, atol=1e-6)
+    assert np.abs(weight - expected).max() > 1e-4
 
 
 # A run that goes on is the run that was never stopped.
@@ -240,7 +265,10 @@ def test_a_callback_of_ones_own_ends_the_run_once_its_state_is_saved(tmp_path):
     with pytest.raises(OSError, match="disk is full"):
         run_fit(run=Run(tmp_path), callbacks=[Failing(), recorder])
     assert recorder.calls[-1] == ("end", False)
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()) == ["5", "7"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()) == [
+        "5",
+        "7",
+    ]
     state, _ = run_fit(run=Run(tmp_path))
     assert same(state, run_fit()[0])
 
@@ -314,7 +342,7 @@ def test_a_run_compiles_its_step_once(tmp_path, caplog):
 
 
 def test_a_recipe_for_another_length_is_refused():
-    with pytest.raises(ValueError, match="planned for 20 steps, but config.steps is 40"):
+    with pytest.raises(ValueError, match=r"planned for 20 steps, but config\.steps is 40"):
         fit(net(), Points(), make_recipe(config(), denoising), config(steps=40))
     own = make_recipe(config(), denoising, optax.sgd(1e-2))
     state, _ = fit(net(), Points(), own, config(steps=40))

@@ -136,7 +136,8 @@ def test_projected_guidance_moves_at_right_angles_and_not_far(point):
 
 def test_cfg_plus_plus_is_its_papers_ddim(getkey):
     """Chung et al. (2025, algorithm 2), written out: x0 from the guided eps, then renoised with the
-    unconditional one."""
+    unconditional one.
+    """
     noise, cond = jax.random.normal(getkey(), (16, 2)), jnp.arange(16, dtype=jnp.int32) % 3
     strength, steps = 0.6, 12
     guided = CFGPlusPlusGuidance(strength)
@@ -242,7 +243,7 @@ def test_dynamic_thresholding_is_its_law(getkey):
     assert size[1] > 2.0
     assert float(jnp.abs(found.x0).max()) <= 1.0
     np.testing.assert_allclose(level.noised(found.x0, found.eps), x, atol=1e-5)
-    with pytest.raises(ValueError, match="percentile must be between 0 and 1; got 1.5"):
+    with pytest.raises(ValueError, match=r"percentile must be between 0 and 1; got 1\.5"):
         DynamicThresholding(1.5)
 
 

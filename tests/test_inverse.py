@@ -119,7 +119,10 @@ def test_an_exact_measurement_is_obeyed(method, getkey):
 
 
 def test_each_example_has_its_own_measurement(getkey):
-    """Also inside of classifier-free guidance, which doubles the batch; another number of them is refused."""
+    """Also inside of classifier-free guidance, which doubles the batch.
+
+    Another number of them is refused.
+    """
     values = jnp.asarray(np.stack([VALUE, VALUE + 0.5]), jnp.float32)
     guidance = MomentMatchingGuidance(operator, NOISE)
 

@@ -19,18 +19,25 @@ from diffusion_eqx_export import export_sampler, read_artifact, verify
 from diffusion_eqx.config import (
     AutoencoderConfig,
     DDIMConfig,
-    DiffusionTrainingConfig,
     LDMConfig,
     NoiseScheduleConfig,
+    TrainingConfig,
     from_json,
     to_json,
 )
 from diffusion_eqx.data import digits
-from diffusion_eqx.models import DDIMModel, LDMModel, SavedModel, load_model, save_model
-from diffusion_eqx.models.array_file import named_arrays
-from diffusion_eqx.models.build import build_autoencoder
+from diffusion_eqx.losses import training_loss
+from diffusion_eqx.models import (
+    DDIMModel,
+    LDMModel,
+    build_autoencoder,
+    load_model,
+    model_arrays,
+    read_record,
+    save_model,
+)
 from diffusion_eqx.nn import AbstractAutoencoder, LatentDistribution
-from diffusion_eqx.samplers import build_sampler, sample
+from diffusion_eqx.samplers import sample
 from diffusion_eqx.training import encode_dataset, measure_scale_factor
 from tests.filled import filled
 from tests.latent_models import small_latent_config, small_latent_model
@@ -52,13 +59,12 @@ def test_scaled_latents_have_unit_deviation():
 
 def test_samples_are_the_decoded_samples_of_the_latents(getkey):
     model, key = small_latent_model(), getkey()
-    found = model.sample((3, 9, 6, 1), "ddim", 5, key=key)
-    latents = sample(
-        build_sampler("ddim", model.guided(None)), (5, 3, 3), count=3, steps=5, key=key
-    )
+    found = model.sample((3, 9, 6, 1), "ddim", steps=5, key=key)
+    plan = model.plan("ddim", steps=5)
+    latents = sample(plan.denoiser, plan.sampler, (5, 3, 3), count=3, steps=5, key=key)
     assert latents.shape == (3, 5, 3, 3)
     assert float(jnp.abs(latents).max()) > 1.0
-    np.testing.assert_allclose(found, eqx.filter_jit(model.decode)(latents), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found, model.decode(latents), rtol=0, atol=1e-6)
     by_hand = eqx.filter_jit(eqx.nn.inference_mode(model.autoencoder).decode)(latents / 0.8)
     np.testing.assert_allclose(found, jnp.clip(by_hand, -1, 1), rtol=0, atol=1e-5)
 
@@ -66,12 +72,12 @@ def test_samples_are_the_decoded_samples_of_the_latents(getkey):
 def test_generation_and_snapshots_are_images(getkey):
     model, key = small_latent_model(), getkey()
     images = model.generate(2, key=key)
-    np.testing.assert_array_equal(images, model.sample(2, "ddim", 50, key=key))
-    path = model.progressive(2, "ddim", 50, every=25, key=key)
+    np.testing.assert_array_equal(images, model.sample(2, "ddim", steps=50, key=key))
+    path = model.trajectory(2, "ddim", steps=50, every=25, key=key)
     assert path.shape == (3, 2, 9, 6, 1)
     np.testing.assert_allclose(path[-1], images, atol=1e-5)
     with pytest.raises(ValueError, match=r"\(9, 6, 1\)"):
-        model.sample((2, 5, 3, 3), "ddim", 5, key=key)
+        model.sample((2, 5, 3, 3), "ddim", steps=5, key=key)
 
 
 def test_encode_and_decode_scale_the_autoencoders_latents(getkey):
@@ -82,13 +88,13 @@ def test_encode_and_decode_scale_the_autoencoders_latents(getkey):
     np.testing.assert_allclose(latents, 0.8 * eqx.filter_jit(quiet.encode)(x), atol=1e-6)
     far = 1000 * latents
     assert float(jnp.abs(eqx.filter_jit(quiet.decode)(far / 0.8)).max()) > 1
-    assert float(jnp.abs(eqx.filter_jit(model.decode)(far)).max()) <= 1
+    assert float(jnp.abs(model.decode(far)).max()) <= 1
 
 
 def test_the_loss_is_that_of_the_latents_and_trains_the_denoiser_alone(getkey):
     model, key = small_latent_model(), getkey()
     x, labels = jax.random.uniform(getkey(), (4, 9, 6, 1), minval=-1), jnp.arange(4)
-    inner = model.training_loss(DiffusionTrainingConfig())
+    inner = training_loss(model.denoiser, model.config, TrainingConfig())
     expected = eqx.filter_jit(inner)(model.denoiser.backbone, model.encode(x), labels, key=key)
     loss, grads = eqx.filter_jit(eqx.filter_value_and_grad(lambda m: m.loss(x, labels, key=key)))(
         model
@@ -120,7 +126,7 @@ def test_an_autoencoder_can_be_plugged_in(getkey):
     np.testing.assert_allclose(
         model.decode(model.encode(x))[:, ::2, ::2], x[:, ::2, ::2], atol=1e-6
     )
-    drawn = np.asarray(model.sample(2, "ddim", 3, key=getkey()))
+    drawn = np.asarray(model.sample(2, "ddim", steps=3, key=getkey()))
     np.testing.assert_array_equal(drawn, drawn[:, ::2, ::2].repeat(2, 1).repeat(2, 2))
     with pytest.raises(ValueError, match=r"\(8, 6, 1\) into latents of shape \(4, 3, 1\)"):
         LDMModel(small_latent_config(), autoencoder=Halving(), key=getkey())
@@ -136,16 +142,27 @@ def test_there_is_one_scale_factor(getkey):
 
 def test_a_saved_model_is_the_same_model(tmp_path):
     path = tmp_path / "m.safetensors"
-    save_model(path, small_latent_model(), ema=True, training={"steps": 3})
-    saved = load_model(path)
-    assert eqx.tree_equal(saved.model, small_latent_model())
-    assert (saved.ema, saved.training) == (True, {"steps": 3})
+    save_model(path, small_latent_model(), record={"ema": True, "training": {"steps": 3}})
+    assert bool(eqx.tree_equal(load_model(path), small_latent_model()))
+    record = read_record(path)
+    assert (record.ema, record.training) == (True, {"steps": 3})
+
+
+def test_an_autoencoder_of_ones_own_comes_back(tmp_path, getkey):
+    backbone = dataclasses.replace(small_latent_config().backbone, in_channels=1, out_channels=1)
+    config = small_latent_config(input_shape=(8, 6, 1), latent_dim=1, backbone=backbone)
+    model = LDMModel(config, autoencoder=Halving(), scale_factor=4.0, key=getkey())
+    path = tmp_path / "m.safetensors"
+    save_model(path, model)
+    assert bool(eqx.tree_equal(load_model(path, parts=[Halving()]), model))
+    with pytest.raises(ValueError, match="holds a Halving of your own as autoencoder"):
+        load_model(path)
 
 
 def test_files_name_the_denoisers_arrays_as_before(small_config, tmp_path):
     """A file of the first release holds the arrays of `model.denoiser`, named from there, and is read."""
     model, path = filled(DDIMModel, small_config), tmp_path / "m.safetensors"
-    arrays = {name: np.asarray(a) for name, a in named_arrays(model.denoiser).items()}
+    arrays = {name: np.asarray(a) for name, a in model_arrays(model).items()}
     metadata = {
         "format": "diffusion_eqx.model",
         "format_version": "1",
@@ -154,12 +171,13 @@ def test_files_name_the_denoisers_arrays_as_before(small_config, tmp_path):
         "training": "{}",
     }
     safetensors.numpy.save_file(arrays, path, metadata)
-    assert eqx.tree_equal(load_model(path).model, model)
+    assert bool(eqx.tree_equal(load_model(path), model))
     save_model(path, small_latent_model())
     with safetensors.safe_open(path, "numpy") as file:
         names = set(file.keys())
-    assert named_arrays(small_latent_model().denoiser).keys() < names
-    assert {"scale_factor", "autoencoder.decoder.head.conv.weight"} < names
+    assert {"backbone.conv_in.weight", "schedule.log_alpha_bar"} < names
+    assert "scale_factor" in names
+    assert any(name.startswith("autoencoder.decoder.head.") for name in names)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +188,7 @@ def test_configurations_round_trip(config):
     assert hash(config) == hash(dataclasses.replace(config))
 
 
-def test_the_guides_numbers_make_the_noise_schedule():
+def test_numbers_of_ones_own_make_the_noise_schedule():
     config = small_latent_config(
         noise_schedule=NoiseScheduleConfig(), noise_steps=300, beta_start=0.001, beta_end=0.01
     )
@@ -204,8 +222,9 @@ def test_wrong_values_say_field_value_and_remedy(kind, wrong, names):
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("latent") / "sampler.safetensors"
-    saved = SavedModel(small_latent_model(), True, {})
-    export_sampler(saved, path, batch_sizes=(1, 4), steps=10, platforms=("cpu",))
+    export_sampler(
+        small_latent_model(), path, guidance=2.0, batch_sizes=(1, 4), steps=10, platforms=("cpu",)
+    )
     return path
 
 
@@ -220,7 +239,8 @@ def test_a_latent_sampler_exports(artifact):
     weights = {
         name.removeprefix("weights/") for name in stored.tensors if name.startswith("weights/")
     }
-    assert {"scale_factor", "autoencoder.decoder.head.conv.weight"} <= weights
+    assert "scale_factor" in weights
+    assert any(name.startswith("autoencoder.decoder.head.") for name in weights)
     assert not any(name.startswith("autoencoder.encoder.") for name in weights)
 
 
@@ -244,7 +264,7 @@ def test_the_native_program_decodes(artifact, tmp_path, monkeypatch):
     ]
     subprocess.run([str(program), *map(str, line)], check=True, timeout=300)
     expected = small_latent_model().sample(
-        6, "ddim", 7, key=jax.random.key(9), labels=jnp.arange(6) % 4, guidance_scale=3.0
+        6, "ddim", steps=7, key=jax.random.key(9), labels=jnp.arange(6) % 4, guidance=3.0
     )
     assert float(jnp.std(expected)) > 0.02
     np.testing.assert_allclose(np.load(out), expected, rtol=0, atol=5e-5)

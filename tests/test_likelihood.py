@@ -1,5 +1,8 @@
-"""Likelihoods against closed forms. The densities found are those of the data with the noise of the first
-timestep, sigma/alpha at 1/T, so that is what the closed forms have too, and what the data is drawn from."""
+"""Likelihoods against closed forms.
+
+The densities are those of the data with the noise of the first timestep, sigma/alpha at 1/T. The closed
+forms have that noise too, and the examples are drawn with it.
+"""
 
 import dataclasses
 
@@ -13,9 +16,9 @@ from scipy import stats
 
 from diffusion_eqx.config import UNetBackboneConfig
 from diffusion_eqx.data import digits
-from diffusion_eqx.denoiser import GaussianDenoiser, GaussianMixtureDenoiser
-from diffusion_eqx.evaluation import image_bits_per_dim, likelihood, log_likelihood
-from diffusion_eqx.guidance import CFGPlusPlus
+from diffusion_eqx.evaluation import bits_per_dim, image_bits_per_dim, likelihood, log_likelihood
+from diffusion_eqx.exact import GaussianDenoiser, GaussianMixtureDenoiser
+from diffusion_eqx.guidance import CFGPlusPlusGuidance, ClassifierFreeGuidance, Guided
 from diffusion_eqx.models import DDIMModel
 from diffusion_eqx.schedules import (
     DiscreteSchedule,
@@ -25,6 +28,7 @@ from diffusion_eqx.schedules import (
     cosine_betas,
     linear_betas,
 )
+from tests.latent_models import small_latent_model
 from tests.perturbed import perturbed
 
 COSINE = DiscreteSchedule(cosine_betas(1000))
@@ -51,8 +55,8 @@ def tiny_config(small_config):
 
 
 def least_noise(schedule) -> float:
-    t = jnp.asarray(1.0 / schedule.num_timesteps)
-    return float(schedule.sigma(t) / schedule.alpha(t))
+    level = schedule.at_timestep(0)
+    return float(level.sigma / level.alpha)
 
 
 def gaussian(schedule):
@@ -129,8 +133,8 @@ def test_a_broken_likelihood_does_not_agree(fault, monkeypatch):
 
 def test_the_noise_of_t_min_is_in_the_density():
     denoiser, x, _ = gaussian(COSINE)
-    t = jnp.asarray(0.2)
-    noise = float(COSINE.sigma(t) / COSINE.alpha(t))
+    level = COSINE.at(0.2)
+    noise = float(level.sigma / level.alpha)
     found = log_likelihood(denoiser, x, probes=None, t_min=0.2, steps=60)
     std = np.sqrt(STD**2 + noise**2)
     expected = -stats.norm.logpdf(np.asarray(x), MEAN, std).mean(1) / np.log(2)
@@ -193,10 +197,11 @@ def test_an_example_does_not_depend_on_its_batch(getkey):
 
 def test_an_untrained_network_that_gives_zeros_is_a_standard_normal(tiny_config, getkey):
     """v = 0 is the exact prediction for data ~ N(0, I); each pixel of an image then costs what it does
-    under a normal of variance 1 (and the least noise), over the interval of its grey level."""
+    under a normal of variance 1 (and the least noise), over the interval of its grey level.
+    """
     images = digits().images[:4]
     model = DDIMModel(tiny_config, key=getkey())
-    found = image_bits_per_dim(model.denoiser, images, key=getkey(), levels=17, **QUICK)
+    found = image_bits_per_dim(model.denoiser, images, key=getkey(), grey_levels=17, **QUICK)
     std = np.sqrt(1.0 + least_noise(COSINE) ** 2)
     edges = np.stack([images - 1 / 16, images + 1 / 16])
     exact = -np.log2(np.diff(stats.norm.cdf(edges, scale=std), axis=0)[0]).mean((1, 2, 3))
@@ -235,6 +240,7 @@ def test_a_network_of_any_weights_has_finite_bits_near_the_exact_ones(tiny_confi
         ({}, "need a key"),
         ({"key": jax.random.key(0), "probes": 1}, "at least 2"),
         ({"probes": None, "t_min": 0.0}, "t_min"),
+        ({"probes": None, "steps": 0}, "steps"),
     ],
 )
 def test_wrong_calls_are_refused(options, message):
@@ -246,10 +252,91 @@ def test_wrong_calls_are_refused(options, message):
 def test_cfg_plus_plus_has_no_likelihood():
     denoiser, x, _ = mixture(COSINE)
     with pytest.raises(ValueError, match=r"CFG\+\+"):
-        log_likelihood(CFGPlusPlus(denoiser, 0.5, -1), x[:2], probes=None)
+        log_likelihood(Guided(denoiser, CFGPlusPlusGuidance(0.5)), x[:2], probes=None)
 
 
-def test_images_need_levels(tiny_config, getkey):
+def test_a_guided_denoiser_has_the_likelihood_of_its_flow():
+    """Of guidance at scale 1, that of the chosen component."""
+    denoiser, _, _ = mixture(COSINE)
+    guided = Guided(denoiser, ClassifierFreeGuidance(1.0))
+    std = np.sqrt(WIDTHS[1] ** 2 + least_noise(COSINE) ** 2)
+    x = CENTRES[1] + std * np.random.default_rng(0).standard_normal((16, 3))
+    component = jnp.ones(16, jnp.int32)
+    found = log_likelihood(guided, jnp.asarray(x, jnp.float32), component, probes=None, steps=60)
+    expected = stats.norm.logpdf(x, CENTRES[1], std).sum(-1)
+    np.testing.assert_allclose(found.log_likelihood, expected, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "message"),
+    [
+        (np.zeros((1, 8, 8, 1)), {"grey_levels": 1}, "grey_levels"),
+        (np.full((1, 8, 8, 1), 255.0), {}, r"\[255, 255\].*127.5"),
+        (np.full((1, 8, 8, 1), np.nan), {}, "nan"),
+    ],
+)
+def test_images_that_are_none_are_refused(images, options, message, tiny_config, getkey):
     model = DDIMModel(tiny_config, key=getkey())
-    with pytest.raises(ValueError, match="levels"):
-        image_bits_per_dim(model.denoiser, np.zeros((1, 8, 8, 1)), key=getkey(), levels=1)
+    with pytest.raises(ValueError, match=message):
+        image_bits_per_dim(model.denoiser, images, key=getkey(), **options)
+
+
+@pytest.fixture
+def labelled_model(tiny_config, getkey):
+    """A model of ten classes whose weights mean nothing, but differ by class."""
+    backbone = dataclasses.replace(tiny_config.backbone, num_classes=10)
+    model = DDIMModel(dataclasses.replace(tiny_config, backbone=backbone), key=getkey())
+    noisy = perturbed(model.denoiser.backbone, key=getkey(), scale=0.05)
+    return eqx.tree_at(lambda m: m.denoiser.backbone, model, noisy)
+
+
+def test_bits_of_a_model_do_not_depend_on_how_images_are_batched(labelled_model, getkey):
+    images, key = digits().images[:3], getkey()
+    labels = np.array([3, 1, 4])
+    whole = bits_per_dim(labelled_model, images, key=key, labels=labels, **QUICK)
+    parts = bits_per_dim(labelled_model, images, key=key, labels=labels, batch_size=2, **QUICK)
+    assert whole.bits_per_dim.shape == (3,)
+    np.testing.assert_allclose(parts.bits_per_dim, whole.bits_per_dim, rtol=1e-4)
+    np.testing.assert_allclose(parts.probe_error, whole.probe_error, rtol=1e-2)
+
+
+def test_labels_are_conditions_and_none_is_the_null_condition(labelled_model, getkey):
+    images, key = digits().images[:2], getkey()
+    found = {
+        labels: bits_per_dim(labelled_model, images, key=key, labels=labels, **QUICK).bits_per_dim
+        for labels in (None, 3, 7, 10)
+    }
+    np.testing.assert_allclose(found[None], found[10], rtol=1e-5)
+    assert np.abs(found[3] - found[7]).max() > 1e-3
+    assert np.abs(found[3] - found[None]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "message"),
+    [
+        (np.zeros((0, 8, 8, 1)), {}, "at least one"),
+        (np.zeros((2, 8, 6, 1)), {}, r"8, 8, 1.*got \(2, 8, 6, 1\)"),
+        (np.zeros((2, 8, 8, 1)), {"labels": [1, 2, 3]}, "one for all 2 images"),
+        (np.zeros((2, 8, 8, 1)), {"labels": np.array([0.5, 1.0])}, "integer"),
+        (np.zeros((2, 8, 8, 1)), {"labels": 11}, "0 … 9"),
+        (np.zeros((2, 8, 8, 1)), {"labels": -1}, "0 … 9"),
+        (np.zeros((2, 8, 8, 1)), {"batch_size": 0}, "batch_size"),
+    ],
+)
+def test_images_and_labels_that_do_not_fit_a_model_are_refused(
+    images, options, message, labelled_model, getkey
+):
+    options = {name: np.asarray(o) if name == "labels" else o for name, o in options.items()}
+    with pytest.raises(ValueError, match=message):
+        bits_per_dim(labelled_model, images, key=getkey(), **options)
+
+
+def test_models_without_classes_or_pixels_say_so(tiny_config, getkey):
+    plain = dataclasses.replace(
+        tiny_config, backbone=dataclasses.replace(tiny_config.backbone, num_classes=None)
+    )
+    images = np.zeros((1, 8, 8, 1))
+    with pytest.raises(ValueError, match="unconditional"):
+        bits_per_dim(DDIMModel(plain, key=getkey()), images, key=getkey(), labels=1)
+    with pytest.raises(ValueError, match="latent"):
+        bits_per_dim(small_latent_model(), images, key=getkey())

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_eqx.samplers.noise import draw, image_keys
-from tests.artifacts import small_artifact, small_saved_model, tiny_artifact
+from diffusion_eqx.samplers import draw, image_keys
+from tests.artifacts import export_tiny, small_artifact, small_model, tiny_artifact
 from tests.mutations import mutations
 
 pytestmark = pytest.mark.native
@@ -41,20 +41,16 @@ def run(*arguments: object, program: Path = SAMPLER, code: int = 0) -> subproces
 
 
 def python_images(sampler: str, num_classes: int | None, count: int, seed: int, **options):
-    model = small_saved_model(num_classes).model
-    labels = None if num_classes is None else jnp.arange(count) % num_classes
-    scale = None if num_classes is None else 3.0
-    return np.asarray(
-        model.sample(
-            count,
-            sampler,
-            12,
-            key=jax.random.key(seed),
-            labels=labels,
-            guidance_scale=scale,
-            **options,
-        )
+    images = small_model(num_classes).sample(
+        count,
+        sampler,
+        steps=12,
+        labels=None if num_classes is None else jnp.arange(count) % num_classes,
+        guidance=None if num_classes is None else 3.0,
+        key=jax.random.key(seed),
+        **options,
     )
+    return np.asarray(images)
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)
@@ -207,10 +203,7 @@ def test_errors_are_one_clear_line(arguments, code, message, tmp_path):
 
 
 def test_an_artifact_without_this_platform_says_so(tmp_path):
-    from diffusion_eqx_export import export_sampler
-
-    path = tmp_path / "cuda.safetensors"
-    export_sampler(small_saved_model(), path, platforms=("cuda",), batch_sizes=(1,))
+    path = export_tiny(tmp_path / "cuda.safetensors", platforms=("cuda",))
     done = run("sample", path, "-o", tmp_path / "x.png", code=5)
     assert b"only for cuda" in done.stderr
 
@@ -256,7 +249,8 @@ def sanitized(stderr: str) -> None:
 def test_broken_artifacts_are_refused_under_sanitizers(tmp_path):
     """Each gets a documented exit code and one line; accepted are those that changed nothing the reader
     relies on, or whose manifest lies so consistently that only the device can notice. The device must
-    then report an error or a result, never crash."""
+    then report an error or a result, never crash.
+    """
     original = tiny_artifact()
     broken = list(mutations(original))
     assert len(broken) >= 1000

@@ -11,14 +11,16 @@ import pytest
 from diffusion_eqx.cli.main import main
 from diffusion_eqx.config import DDIMConfig, NoiseScheduleConfig, NoisyClassifierConfig
 from diffusion_eqx.data import ImageDataset, digits
-from diffusion_eqx.evaluation import (
+from diffusion_eqx.evaluation import noisy_accuracy
+from diffusion_eqx.models import (
+    DDIMModel,
+    ModelFileError,
     NoisyClassifier,
     load_classifier,
-    noisy_accuracy,
     save_classifier,
-    train_noisy_classifier,
+    save_model,
 )
-from diffusion_eqx.models import DDIMModel, ModelFileError, save_model
+from diffusion_eqx.training import train_noisy_classifier
 from tests.perturbed import perturbed
 
 NOISE = NoiseScheduleConfig(schedule_type="cosine")
@@ -49,11 +51,37 @@ def test_it_knows_what_it_does_not_know(trained, getkey):
     """The probability that it claims is that of being right, at every noise level."""
     images, labels = jnp.asarray(digits().images[1500:]), digits().labels[1500:]
     for t in (0.5, 0.7, 0.95):
-        times = jnp.full(len(images), t)
-        x_t = trained.schedule.perturb(images, times, jax.random.normal(getkey(), images.shape))
-        probability = np.asarray(jax.nn.softmax(trained(x_t, times)))
+        level = trained.schedule.at(t)
+        x = level.noised(images, jax.random.normal(getkey(), images.shape))
+        probability = np.asarray(jax.nn.softmax(trained(x, level)))
         right = probability.argmax(1) == labels
         assert abs(probability.max(1).mean() - right.mean()) < 0.12
+
+
+def test_a_level_may_be_one_for_all_or_one_for_each(trained, getkey):
+    x = jax.random.normal(getkey(), (3, 8, 8, 1))
+    times = jnp.array([0.2, 0.5, 0.9])
+    each = trained(x, trained.schedule.at(times))
+    for number, time in enumerate(times):
+        one = trained(x, trained.schedule.at(time))
+        np.testing.assert_allclose(each[number], one[number], rtol=1e-4, atol=1e-5)
+    # Inside a sampler's step, levels have the axes of x.
+    wide = trained(x, trained.schedule.at(times).over(x))
+    np.testing.assert_allclose(wide, each, rtol=1e-5, atol=1e-6)
+
+
+def test_a_fresh_one_knows_nothing(getkey):
+    fresh = NoisyClassifier(CONFIG, key=getkey())
+    x = jax.random.normal(getkey(), (2, 8, 8, 1))
+    np.testing.assert_array_equal(fresh(x, fresh.schedule.at(0.5)), 0.0)
+
+
+def test_images_and_labels_that_do_not_fit_are_refused(trained, getkey):
+    images, labels = digits().images[:4], digits().labels[:4]
+    with pytest.raises(ValueError, match=r"\(8, 8, 1\); got \(8, 6, 1\)"):
+        noisy_accuracy(trained, images[:, :, :6], labels, 0.1, key=getkey())
+    with pytest.raises(ValueError, match="labels must be 4"):
+        noisy_accuracy(trained, images, labels[:1], 0.1, key=getkey())
 
 
 def test_a_saved_classifier_is_the_same_one(trained, tmp_path):
@@ -84,15 +112,21 @@ def test_other_files_are_refused(small_config, tmp_path, getkey):
     ],
     ids=["labels", "shape", "classes", "batch"],
 )
-def test_data_that_does_not_fit_is_refused(data, config, message):
+def test_data_that_do_not_fit_are_refused(data, config, message):
     with pytest.raises(ValueError, match=message):
         train_noisy_classifier(data, config, key=jax.random.key(0))
+
+
+def test_training_needs_an_epoch():
+    with pytest.raises(ValueError, match="epochs"):
+        train_noisy_classifier(digits(), CONFIG, epochs=0, key=jax.random.key(0))
 
 
 @pytest.fixture
 def files(small_config, trained, tmp_path, getkey):
     """A folder with an unconditional and a conditional model, of weights that mean nothing, and the
-    classifier."""
+    classifier.
+    """
     for name, classes in (("plain", None), ("conditional", 10)):
         config = dataclasses.replace(
             small_config, backbone=dataclasses.replace(small_config.backbone, num_classes=classes)

@@ -1,4 +1,7 @@
-"""Samplers against exact answers, drivers, noise and grids; the laws of all samplers are in test_laws.py."""
+"""Samplers against exact answers, drivers, noise and grids.
+
+The laws of all samplers are in test_laws.py.
+"""
 
 import dataclasses
 from typing import ClassVar
@@ -57,7 +60,8 @@ def true_mixture(count: int, seed: int) -> np.ndarray:
 
 class Broken(AbstractSampler):
     """A sampler with one deliberate fault: `noise` is 1.05 times too strong, or sigma is of the wrong
-    time (`sigma`)."""
+    time (`sigma`).
+    """
 
     fault: str = eqx.field(static=True, kw_only=True)
 
@@ -450,7 +454,10 @@ def increments(noise, levels, keys):
 
 
 def test_brownian_noise_is_one_path(getkey):
-    """Steps refine it: the increments of two short steps are that of the long one. Fresh noise fails this."""
+    """Steps refine it.
+
+    The increments of two short steps are that of the long one. Fresh noise fails this.
+    """
     keys = image_keys(getkey(), 4000)
     fine = COSINE.at_log_snr(jnp.linspace(-6.0, 6.0, 9))
     coarse = fine[jnp.arange(0, 9, 2)]

@@ -76,7 +76,10 @@ def test_sigmoid_betas_are_a_logistic_curve():
 
 @pytest.mark.parametrize("name", ["linear", "cosine", "sigmoid"])
 def test_zero_terminal_snr_is_its_papers_algorithm(name):
-    """Lin et al. (2024, algorithm 1), written out: shift sqrt(alpha_bar) to end at 0, scale its start back."""
+    """Lin et al.
+
+    (2024, algorithm 1), written out: shift sqrt(alpha_bar) to end at 0, scale its start back.
+    """
     root = np.sqrt(np.cumprod(1.0 - BETAS[name]))
     expected = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
     betas = rescale_zero_terminal_snr(BETAS[name])

@@ -101,7 +101,8 @@ def test_grey_levels_have_all_the_mass(std):
 
 def test_the_whole_bound_of_a_gaussian_is_its_closed_form(getkey):
     """For data N(m, s²) and its exact denoiser, e² has a known mean at each time: the sum over all
-    timesteps but the first, over random examples, is the sum of the exact divergences."""
+    timesteps but the first, over random examples, is the sum of the exact divergences.
+    """
     schedule = DiscreteSchedule(cosine_betas(100))
     denoiser = GaussianDenoiser(jnp.array([0.3]), jnp.array([0.2]), schedule)
     level = schedule.at_timestep(jnp.repeat(jnp.arange(1, 100), 4000))

@@ -4,141 +4,146 @@ import dataclasses
 import secrets
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+
+if TYPE_CHECKING:
+    from diffusion_eqx.models import AbstractDiffusionModel
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sample:
     """Draw images from a model file.
 
-    OUT ending in .png is a grid; in .npy, a float array (N, H, W, C) in [-1, 1]; in .gif, an animation of
-    the grid while it is denoised.
+    OUT ending in .png is a grid; in .npy, a float array (N, H, W, C) in [−1, 1]; in .gif, an
+    animation of the grid while it is denoised.
+
+    Every number of the sampler and the guidance is an option by its name, such as --eta 0.5 or
+    --guidance-scale 3; `diffusion-eqx samplers` lists them.
     """
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """A model file written by `diffusion-eqx train`."""
+    """A model file, as `diffusion-eqx train` writes it."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
     """Where to write: FILE.png, FILE.npy or FILE.gif."""
     count: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
     """Number of images."""
-    sampler: str = "ddim"
-    """How to sample: a name that `diffusion-eqx samplers` lists."""
+    sampler: str | None = None
+    """How to sample: a name that `diffusion-eqx samplers` lists; by default the model's recommended one."""
     grid: str | None = None
-    """At which times: a name that `diffusion-eqx samplers` lists; by default the sampler's own."""
-    steps: int = 50
-    """Denoising steps."""
+    """At which levels: a name that `diffusion-eqx samplers` lists; by default the sampler's own."""
+    steps: int | None = None
+    """Number of steps; by default the model's, or as many as there are timesteps."""
     seed: int | None = None
     """Random seed, 0 … 4294967295; by default one is drawn and printed."""
-    labels: tuple[int, ...] = ()
-    """Classes, repeated over the images; none: unconditional, or all classes in turn if guided."""
-    guidance_scale: float | None = None
-    """Strength of guidance; 1 is the plain conditional prediction."""
-    guidance: Literal["cfg", "cfg++", "apg", "auto", "classifier"] = "cfg"
-    """Classifier-free guidance, CFG++, adaptive projected guidance, autoguidance by --weak-model, or
-    guidance by --classifier."""
-    guidance_rescale: float = 0.0
-    """Pull the guided prediction's contrast back to the conditional one's, 0 … 1 (cfg only)."""
+    label: Annotated[tuple[int, ...], tyro.conf.arg(aliases=["--labels"])] = ()
+    """Classes, repeated over the images; by default no class, or all classes in turn if guided."""
+    guidance: str | None = None
+    """cfg, cfg++ or apg; auto, which needs --weak-model; classifier, which needs --classifier."""
     weak_model: Path | None = None
     """For autoguidance: a smaller or less trained model of the same data."""
     classifier: Path | None = None
     """For classifier guidance: a file written by `diffusion-eqx train-classifier`."""
     threshold: bool = False
     """Limit predictions by dynamic thresholding rather than by clipping."""
-    eta: float | None = None
-    """Share of fresh noise, 0 … 1, for samplers that have it."""
-    temperature: float | None = None
-    """Scale of the noise, for stochastic samplers."""
-    churn: float | None = None
-    """Noise added before each step, over all steps, for `edm`."""
-    snr: float | None = None
-    """How far the corrector moves, for `predictor_corrector`."""
     brownian: bool = False
-    """Read noise off one Brownian path, so that an image keeps its shape when steps change."""
+    """Read noise off one Brownian path, so that an image keeps its shape when the steps change."""
     every: int = 1
     """For animations: steps between pictures."""
     columns: int | None = None
     """Columns of the grid; by default about square."""
 
 
-def run(options: Sample) -> None:
+def run(options: Sample, numbers: dict[str, float]) -> None:
     """Sample as the options say."""
+    if options.out.suffix not in (".png", ".npy", ".gif"):
+        raise ValueError(f"--out must end in .png, .npy or .gif; got {options.out}")
+    seed = secrets.randbits(32) if options.seed is None else options.seed
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed must be in 0 … {2**32 - 1}; got {seed}")
+
     import jax
-    import jax.numpy as jnp
     import numpy as np
 
     from diffusion_eqx.data import image_grid, save_animation, save_picture
     from diffusion_eqx.models import load_model
-    from diffusion_eqx.samplers import sample, trajectory
+    from diffusion_eqx.samplers import BrownianNoise, use_all_cores
 
-    if options.out.suffix not in (".png", ".npy", ".gif"):
-        raise ValueError(f"--out must end in .png, .npy or .gif; got {options.out}")
-    if options.count < 1:
-        raise ValueError(f"--count must be at least 1; got {options.count}")
-    seed = secrets.randbits(32) if options.seed is None else options.seed
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"--seed must be in 0 … {2**32 - 1}; got {seed}")
-    model = load_model(options.model).model
-    total = model.config.noise_schedule.num_timesteps
-    if not 1 <= options.steps <= total:
-        raise ValueError(f"--steps must be between 1 and {total}; got {options.steps}")
-    guide = _guide(options, model)
-    classes = model.num_classes if guide is None else guide.config.num_classes
-    labels = _labels(options, classes, guide is not None, jnp)
-    call = {
-        "shape": model.config.sample_shape,
-        "count": options.count,
+    use_all_cores()
+    model = load_model(options.model)
+    guidance, classes = _guidance(options, model, numbers)
+    drawing: dict[str, Any] = {
         "steps": options.steps,
+        "labels": _labels(options, classes, guided=guidance is not None),
+        "guidance": guidance,
+        "grid": options.grid,
+        "noise": BrownianNoise() if options.brownian else None,
         "key": jax.random.key(seed),
-        "cond": None if model.num_classes is None else labels,
+        **numbers,
     }
     columns = options.columns or int(np.ceil(options.count**0.5))
-    sampler = _sampler(options, model, guide, labels)
     if options.out.suffix == ".gif":
-        snapshots = trajectory(sampler, every=options.every, **call)
+        snapshots = model.trajectory(options.count, options.sampler, every=options.every, **drawing)
         save_animation(options.out, [image_grid(images, columns) for images in snapshots])
     else:
-        images = np.asarray(sample(sampler, **call))
+        batches = model.sample_batches(options.count, options.sampler, **drawing)
+        images = np.concatenate(list(batches))
         if not np.isfinite(images).all():
             raise ArithmeticError(
-                "some images are not finite: an adaptive sampler needs more --steps to arrive, any other "
-                "has met numbers that the model cannot handle"
+                "some images are not finite: the model met numbers it cannot handle"
             )
         if options.out.suffix == ".npy":
             options.out.parent.mkdir(parents=True, exist_ok=True)
             np.save(options.out, images)
         else:
-            save_picture(options.out, image_grid(images, columns))
+            save_picture(options.out, images, columns=columns)
     print(f"wrote {options.out} (seed {seed})", file=sys.stderr)
 
 
-def _guide(options: Sample, model):
-    """The classifier that guides, if one does."""
-    from diffusion_eqx.evaluation import load_classifier
+def _guidance(
+    options: Sample, model: "AbstractDiffusionModel", numbers: dict[str, float]
+) -> tuple[Any, int | None]:
+    """The guidance for `model.plan`, and the number of classes that labels are of.
 
-    if options.guidance != "classifier":
-        if options.classifier is not None:
-            raise ValueError("--classifier needs --guidance classifier")
-        return None
-    if options.classifier is None:
-        raise ValueError("--guidance classifier needs --classifier")
-    guide = load_classifier(options.classifier).classifier
-    if guide.config.input_shape != model.config.input_shape:
-        raise ValueError(
-            f"{options.classifier} is for images of shape {guide.config.input_shape}; the model's have "
-            f"shape {model.config.input_shape}"
-        )
-    if model.num_classes not in (None, guide.config.num_classes):
-        raise ValueError(
-            f"{options.classifier} knows {guide.config.num_classes} classes, the model "
-            f"{model.num_classes}"
-        )
-    _check_same_noise(str(options.classifier), guide.config.noise_schedule, model)
-    return guide
+    A scale alone asks for the model's own guidance.
+    """
+    from diffusion_eqx.guidance import Autoguidance, ClassifierGuidance, DynamicThresholding
+    from diffusion_eqx.models import load_classifier, load_model
+
+    name, classes = options.guidance, model.num_classes
+    if (name == "auto") != (options.weak_model is not None):
+        raise ValueError("--guidance auto and --weak-model need each other")
+    if (name == "classifier") != (options.classifier is not None):
+        raise ValueError("--guidance classifier and --classifier need each other")
+    if name is None and "guidance_scale" in numbers:
+        name = "cfg"
+    chosen: Any = name
+    if options.weak_model is not None:
+        weak = load_model(options.weak_model)
+        _check_same_noise(str(options.weak_model), weak.config.noise_schedule, model)
+        chosen = Autoguidance(weak.denoiser)
+    elif options.classifier is not None:
+        classifier = load_classifier(options.classifier).classifier
+        config = classifier.config
+        if config.input_shape != model.config.input_shape:
+            raise ValueError(
+                f"{options.classifier} is for images of shape {config.input_shape}; the model's have shape "
+                f"{model.config.input_shape}"
+            )
+        if classes not in (None, config.num_classes):
+            raise ValueError(
+                f"{options.classifier} knows {config.num_classes} classes, the model {classes}"
+            )
+        _check_same_noise(str(options.classifier), config.noise_schedule, model)
+        chosen, classes = ClassifierGuidance(classifier), config.num_classes
+    if options.threshold:
+        limit = DynamicThresholding()
+        chosen = (limit,) if chosen is None else (*model.guidance(chosen), limit)
+    return chosen, classes
 
 
-def _check_same_noise(name: str, noise_schedule, model) -> None:
+def _check_same_noise(name: str, noise_schedule: Any, model: "AbstractDiffusionModel") -> None:
     own = model.config.noise_schedule
     if dataclasses.replace(noise_schedule, name=own.name) != own:
         raise ValueError(
@@ -146,63 +151,10 @@ def _check_same_noise(name: str, noise_schedule, model) -> None:
         )
 
 
-def _sampler(options: Sample, model, guide, labels):
-    import equinox as eqx
-
-    from diffusion_eqx.guidance import Autoguidance, ClassifierGuidance
-    from diffusion_eqx.models import load_model
-    from diffusion_eqx.samplers import BrownianNoise
-
-    scale = 1.0 if options.guidance_scale is None else options.guidance_scale
-    plain = eqx.nn.inference_mode(model.denoiser)
-    if options.guidance_rescale and options.guidance != "cfg":
-        raise ValueError("--guidance-rescale needs --guidance cfg")
-    if options.weak_model is not None and options.guidance != "auto":
-        raise ValueError("--weak-model needs --guidance auto")
-    if guide is not None:
-        guided = ClassifierGuidance(plain, guide, scale, labels)
-        denoiser = model.limited(guided, threshold=options.threshold)
-    elif options.guidance == "auto":
-        if options.weak_model is None:
-            raise ValueError("--guidance auto needs --weak-model")
-        weak = load_model(options.weak_model).model
-        _check_same_noise(str(options.weak_model), weak.config.noise_schedule, model)
-        guided = Autoguidance(plain, eqx.nn.inference_mode(weak.denoiser), scale)
-        denoiser = model.limited(guided, threshold=options.threshold)
-    else:
-        denoiser = model.guided(
-            options.guidance_scale,
-            options.guidance,
-            rescale=options.guidance_rescale,
-            threshold=options.threshold,
-        )
-    given = {name: getattr(options, name) for name in ("eta", "temperature", "churn", "snr")}
-    return model.sampler_over(
-        denoiser,
-        options.sampler,
-        grid=options.grid,
-        noise=BrownianNoise() if options.brownian else None,
-        **{name: value for name, value in given.items() if value is not None},
-    )
-
-
-def _labels(options: Sample, num_classes: int | None, by_classifier: bool, jnp):
-    if num_classes is None:
-        if options.labels:
-            raise ValueError(
-                "--labels needs a class-conditional model, and this one is unconditional; or guide it by a "
-                "classifier"
-            )
-        return None
-    chosen = options.labels
+def _labels(options: Sample, num_classes: int | None, *, guided: bool) -> list[int] | None:
+    chosen = options.label
     if not chosen:
-        if options.guidance_scale is None and not by_classifier:
+        if num_classes is None or not guided:
             return None
         chosen = tuple(range(num_classes))
-    # A model knows "no class", a classifier does not.
-    largest = num_classes - 1 if by_classifier else num_classes
-    wrong = [label for label in chosen if not 0 <= label <= largest]
-    if wrong:
-        extra = "" if by_classifier else f" (or {num_classes}: no class)"
-        raise ValueError(f"--labels {wrong[0]} is none of 0 … {num_classes - 1}{extra}")
-    return jnp.asarray([chosen[i % len(chosen)] for i in range(options.count)], jnp.int32)
+    return [chosen[i % len(chosen)] for i in range(options.count)]

@@ -1,20 +1,21 @@
-"""`diffusion-eqx train`: from images to a model file."""
+"""`diffusion-eqx train`: from images to a model."""
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from diffusion_eqx.config import (
     DDIMConfig,
-    DiffusionTrainingConfig,
     NoiseScheduleConfig,
+    TrainingConfig,
     UNetBackboneConfig,
-    to_json,
 )
+
+if TYPE_CHECKING:
+    from diffusion_eqx.data import Dataset
 
 DataName = Literal["fashion-mnist", "digits", "emoji"]
 
@@ -34,15 +35,14 @@ def _default_model() -> DDIMConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train a diffusion model and write it as one file.
+    """Train a diffusion model in a folder.
 
-    The weights saved are their moving average. Checkpoints go to OUT.checkpoints, the log (one JSON line
-    for each report) to OUT.log.jsonl, previews to OUT.preview.png. Stop with Ctrl-C; continue with
-    --resume.
+    The folder receives model.safetensors (the moving average of the weights), checkpoints, log.jsonl with
+    one line for each report, and preview.png. Stop with Ctrl-C; the same command again continues.
     """
 
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
-    """The model file to write, e.g. model.safetensors."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FOLDER")]
+    """The folder of the run, e.g. run."""
     data: DataName = "fashion-mnist"
     """What to train on."""
     data_dir: Path | None = None
@@ -52,83 +52,57 @@ class Train:
         default_factory=_default_model
     )
     """The model; input_shape must be that of the data."""
-    training: DiffusionTrainingConfig = dataclasses.field(default_factory=DiffusionTrainingConfig)
-    """How it is trained."""
-    resume: bool = False
-    """Continue from the newest checkpoint of the same run."""
-    checkpoint_every: int = 200
-    """Steps between checkpoints; 0 writes none but the last."""
-    preview_every: int = 0
-    """Steps between pictures of what the model draws; 0 draws none."""
-    log_every: int = 20
-    """Steps between reports."""
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    """How it is trained, and how often it reports."""
+    overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Delete the run that is in the folder, and start anew."""
     cpu_devices: int = 0
     """On CPU, split each batch over so many devices; 0: one for each core."""
 
 
 def run(options: Train) -> None:
     """Train as the options say."""
+    if options.out.suffix == ".safetensors":
+        raise ValueError(
+            f"--out is the folder of the run, into which model.safetensors is written; got {options.out}: "
+            f"write e.g. --out {options.out.with_suffix('')}"
+        )
     import jax
 
-    from diffusion_eqx.cli.devices import use_all_cores
+    from diffusion_eqx.samplers import use_all_cores
 
-    use_all_cores(options.cpu_devices, options.training.batch_size)
-
-    import equinox as eqx
+    use_all_cores(options.cpu_devices or None)
 
     from diffusion_eqx.cli.data import load_dataset
-    from diffusion_eqx.models import DDIMModel, save_model
-    from diffusion_eqx.training import Cadence, Checkpoints, Preview, averaged, fit, make_recipe
+    from diffusion_eqx.models import DDIMModel
+    from diffusion_eqx.random_keys import INIT, role
+    from diffusion_eqx.training import DataMismatch, ResumeError, train
 
-    dataset = load_dataset(options.data, "train", options.data_dir)
-    _check_fit(options, dataset)
-    model = DDIMModel(options.model, key=jax.random.key(options.training.seed))
-    recipe = make_recipe(options.training, model.training_loss(options.training))
-    run_record = {
-        "data": options.data,
-        "model": json.loads(to_json(options.model)),
-        "training": json.loads(to_json(options.training)),
-    }
-    out = options.out
-    with Checkpoints(out.with_name(out.name + ".checkpoints"), run=run_record) as checkpoints:
-        state, history = fit(
-            model.denoiser.backbone,
-            dataset,
-            recipe,
+    data = load_dataset(options.data, "train", options.data_dir)
+    # Another key than that of the training steps, which have the same seed.
+    key = role(jax.random.key(options.training.seed), INIT)
+    try:
+        train(
+            DDIMModel(options.model, key=key),
+            data,
             options.training,
-            cadence=Cadence(
-                log_every=options.log_every,
-                preview_every=options.preview_every,
-                checkpoint_every=options.checkpoint_every,
-            ),
-            checkpoints=checkpoints,
-            resume=options.resume,
-            log=out.with_name(out.name + ".log.jsonl"),
-            preview=Preview(model, out.with_name(out.name + ".preview.png")),
+            out=options.out,
+            overwrite=options.overwrite,
         )
-    trained = eqx.tree_at(lambda m: m.denoiser.backbone, model, averaged(state))
-    record = {
-        "data": options.data,
-        "class_names": list(dataset.class_names),
-        "images": len(dataset),
-        "final_loss": history[-1]["loss"],
-        **dataclasses.asdict(options.training),
-    }
-    save_model(out, trained, ema=True, training=record)
-    print(f"wrote {out} (moving average of {options.training.steps} steps)", file=sys.stderr)
+    except DataMismatch as error:
+        raise ValueError(f"{error}. On the command line: {_options_for(data)}") from error
+    except ResumeError as error:
+        raise ValueError(str(error).replace("overwrite=True", "--overwrite")) from error
+    print(
+        f"wrote {options.out / 'model.safetensors'} (moving average of {options.training.steps} steps)",
+        file=sys.stderr,
+    )
 
 
-def _check_fit(options: Train, dataset) -> None:
-    shape = tuple(dataset.images.shape[1:])
-    if options.model.input_shape != shape:
-        raise ValueError(
-            f"model.input_shape is {options.model.input_shape}, but images of {options.data} have "
-            f"shape {shape}: set --model.input-shape {' '.join(map(str, shape))}"
-        )
-    classes = options.model.backbone.num_classes
-    if classes is not None and classes != dataset.num_classes:
-        raise ValueError(
-            f"model.backbone.num_classes is {classes}, but {options.data} has "
-            f"{dataset.num_classes or 'no'} classes: set --model.backbone.num-classes "
-            f"{dataset.num_classes}"
-        )
+def _options_for(data: "Dataset") -> str:
+    """The options that make the model fit the data."""
+    shape = data.shape
+    return (
+        f"--model.input-shape {' '.join(map(str, shape))} --model.backbone.in-channels {shape[-1]} "
+        f"--model.backbone.out-channels {shape[-1]} --model.backbone.num-classes {data.num_classes}"
+    )

@@ -44,12 +44,13 @@ def run(options: TrainClassifier) -> None:
     import jax
 
     from diffusion_eqx.cli.data import load_dataset
-    from diffusion_eqx.evaluation import save_classifier, train_noisy_classifier
+    from diffusion_eqx.models import save_classifier
+    from diffusion_eqx.training import train_noisy_classifier
 
     if options.epochs < 0:
         raise ValueError(f"--epochs must not be negative; got {options.epochs}")
     dataset = load_dataset(options.data, "train", options.data_dir)
-    height, width, channels = dataset.images.shape[1:]
+    height, width, channels = dataset.shape
     config = NoisyClassifierConfig(
         input_shape=(height, width, channels),
         num_classes=dataset.num_classes or 0,

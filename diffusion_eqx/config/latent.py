@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -12,9 +12,15 @@ from diffusion_eqx.config.backbone import (
     BackboneConfig,
     PositiveInt,
     UNetBackboneConfig,
+    unet_for,
 )
 from diffusion_eqx.config.base import STRICT
-from diffusion_eqx.config.model import AbstractScheduledConfig
+from diffusion_eqx.config.model import (
+    LATENT_STD,
+    AbstractScheduledConfig,
+    Data,
+    SamplerConfig,
+)
 from diffusion_eqx.config.schedule import NoiseScheduleConfig
 
 EncoderType = Literal["simple", "vae"]
@@ -124,6 +130,31 @@ class LDMConfig(AbstractScheduledConfig):
             decoder_hidden_dims=self.decoder_hidden_dims,
             kl_weight=self.kl_weight,
         )
+
+    @property
+    def usual_sampler(self) -> SamplerConfig:
+        """DDIM in 50 steps, or as many as there are timesteps."""
+        return SamplerConfig(name="ddim", steps=min(50, self.noise_schedule.num_timesteps))
+
+    @property
+    def data_std(self) -> float:
+        """The standard deviation of what is denoised: latents are scaled to 1."""
+        return LATENT_STD if self.sigma_data is None else self.sigma_data
+
+    @classmethod
+    def for_data(cls, data: Data, **fields: Any) -> Self:
+        """A configuration that fits a data set: its image shape and classes, and a U-Net for its latents.
+
+        `fields` are those of the class and take precedence.
+        """
+        height, width, channels = data.shape
+        fields.setdefault("input_shape", (height, width, channels))
+        if "backbone" not in fields:
+            latent = fields.get("latent_dim", 4)
+            halvings = len(fields.get("encoder_hidden_dims", (32, 64))) - 1
+            size = (-(-height // 2**halvings), -(-width // 2**halvings))
+            fields["backbone"] = unet_for(size, latent, data.num_classes)
+        return cls(**{**cls._data_defaults(), **fields})
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:

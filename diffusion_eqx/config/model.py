@@ -1,7 +1,7 @@
 """Configuration of whole diffusion models."""
 
 from dataclasses import field, fields
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -12,6 +12,7 @@ from diffusion_eqx.config.backbone import (
     DiTBackboneConfig,
     PositiveInt,
     UNetBackboneConfig,
+    unet_for,
 )
 from diffusion_eqx.config.base import STRICT
 from diffusion_eqx.config.schedule import NoiseScheduleConfig
@@ -24,8 +25,42 @@ SDEType = Literal["ve", "vp"]
 # Predictions from which x0 cannot be found where there is no signal.
 _NEED_SIGNAL = ("epsilon", "score", "edm")
 
-
 UnitFloat = Annotated[float, Field(ge=0.0, le=1.0)]
+
+# How much noise a pixel has to be told from: the standard deviation of natural images in [−1, 1] is
+# about this (Karras et al. 2022, table 1). Latents are scaled to 1.
+PIXEL_STD, LATENT_STD = 0.5, 1.0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SamplerConfig:
+    """How a model is sampled unless told otherwise.
+
+    **Fields:**
+
+    - `name`: a sampler of the catalogue (`diffusion-eqx samplers` lists it).
+    - `steps`: number of steps; None: as many as there are timesteps.
+    - `numbers`: pairs of a name and a number of the sampler, such as (("eta", 0.5),).
+    """
+
+    name: str = "ddim"
+    steps: Annotated[int, Field(ge=1)] | None = None
+    numbers: tuple[tuple[str, float], ...] = ()
+
+
+@runtime_checkable
+class Data(Protocol):
+    """What a configuration asks of a data set."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(height, width, channels) of one image."""
+        ...
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes, or None."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -34,16 +69,28 @@ class AbstractModelConfig:
 
     **Fields:**
 
-    - `loss_type`: how far the prediction is from its target: squared, absolute or Huber error.
-    - `clip_denoised`: keep predicted clean images in [-1, 1] while sampling.
-    - `guidance_interval`: times (0 clean, 1 noise) between which classifier-free guidance acts; outside,
-      its scale is 1.
+    - `loss_type`: the error of a prediction: squared, absolute or Huber.
+    - `clip_denoised`: keep predicted clean images in [−1, 1] while sampling.
+    - `guidance_interval`: times (0 clean, 1 noise) between which the model's own guidance acts;
+      outside, its scale is 1.
+    - `sampler`: how the model is sampled unless told otherwise; None: as is usual for its kind.
     """
 
     name: str = "diffusion"
     loss_type: LossType = "mse"
     clip_denoised: bool = True
     guidance_interval: tuple[UnitFloat, UnitFloat] = (0.0, 1.0)
+    sampler: SamplerConfig | None = None
+
+    @property
+    def recommended(self) -> SamplerConfig:
+        """The sampler that the model is drawn with unless told otherwise."""
+        return self.usual_sampler if self.sampler is None else self.sampler
+
+    @property
+    def usual_sampler(self) -> SamplerConfig:
+        """The sampler that is usual for this kind of model."""
+        return SamplerConfig(name="ddpm")
 
     @model_validator(mode="after")
     def _interval_is_ordered(self) -> "AbstractModelConfig":
@@ -86,6 +133,23 @@ class AbstractDiffusionConfig(AbstractModelConfig):
         """(height, width, channels) of what is denoised: the image itself, unless the model is latent."""
         return self.input_shape
 
+    @classmethod
+    def for_data(cls, data: Data, **fields: Any) -> Self:
+        """A configuration that fits a data set: its image shape, channels and classes, and a U-Net
+        of modest size.
+
+        `fields` are those of the class and take precedence.
+        """
+        height, width, channels = data.shape
+        fields.setdefault("input_shape", (height, width, channels))
+        if "backbone" not in fields:
+            fields["backbone"] = unet_for((height, width), channels, data.num_classes)
+        return cls(**{**cls._data_defaults(), **fields})
+
+    @classmethod
+    def _data_defaults(cls) -> dict[str, Any]:
+        return {}
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AbstractNoiseConfig(AbstractModelConfig):
@@ -94,27 +158,53 @@ class AbstractNoiseConfig(AbstractModelConfig):
     **Fields** beyond those of every model:
 
     - `noise_schedule`: configuration of the noise.
-    - `prediction_type`: what the network predicts: the noise, the clean image, v = alpha·eps - sigma·x0,
-      the score, the flow's velocity, or the mixture of Karras et al. (2022).
+    - `prediction_type`: what the network predicts: the noise, the clean image, v = alpha·eps −
+      sigma·x0, the score, the flow's velocity, or the mixture of Karras et al. (2022).
+    - `sigma_data`: standard deviation of what is denoised, of the prediction `edm`; None: 0.5 for
+      images in [−1, 1], 1 for latents.
     """
 
     noise_schedule: NoiseScheduleConfig = field(default_factory=NoiseScheduleConfig)
     prediction_type: PredictionType = "epsilon"
+    sigma_data: Annotated[float, Field(gt=0.0)] | None = None
 
     @model_validator(mode="after")
     def _prediction_fits_schedule(self) -> "AbstractNoiseConfig":
-        if self.noise_schedule.signal_vanishes and self.prediction_type in _NEED_SIGNAL:
+        noise, prediction = self.noise_schedule, self.prediction_type
+        if noise.signal_vanishes and prediction in _NEED_SIGNAL:
             raise ValueError(
-                f"prediction_type={self.prediction_type!r} cannot be used with this noise_schedule: no "
-                "signal is left at its end, where x0 cannot be found from such a prediction; choose "
-                "'velocity', 'v_prediction' or 'sample'"
+                f"prediction_type={prediction!r} cannot be used with this noise_schedule: no "
+                "signal is left at its "
+                "end, where x0 cannot be found from such a prediction; choose 'v_prediction' "
+                "or 'sample', or "
+                "'velocity' with schedule_type='flow'"
+            )
+        if noise.rescale_zero_terminal_snr and prediction == "velocity":
+            raise ValueError(
+                "prediction_type='velocity' cannot be used with rescale_zero_terminal_snr: "
+                "the signal then vanishes so "
+                "steeply that the velocity is infinite at t = 1; choose 'v_prediction' or 'sample', or "
+                "schedule_type='flow'"
             )
         return self
+
+    @property
+    def data_std(self) -> float:
+        """The standard deviation of what is denoised."""
+        return PIXEL_STD if self.sigma_data is None else self.sigma_data
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AbstractScheduledConfig(AbstractNoiseConfig, AbstractDiffusionConfig):
     """What a model needs to know whose backbone, noise schedule and prediction can be chosen."""
+
+    @classmethod
+    def _data_defaults(cls) -> dict[str, Any]:
+        # A cosine schedule and v train well at every image size (Salimans & Ho 2022).
+        return {
+            "noise_schedule": NoiseScheduleConfig(schedule_type="cosine"),
+            "prediction_type": "v_prediction",
+        }
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -130,7 +220,7 @@ class DDIMConfig(AbstractScheduledConfig):
 
     **Fields** beyond those of every model:
 
-    - `num_inference_steps`: denoising steps.
+    - `num_inference_steps`: steps, unless told otherwise.
     - `eta`: 0 for deterministic sampling, 1 for as much noise as DDPM adds.
     """
 
@@ -147,6 +237,13 @@ class DDIMConfig(AbstractScheduledConfig):
             )
         return self
 
+    @property
+    def usual_sampler(self) -> SamplerConfig:
+        """DDIM with the configured steps and eta."""
+        return SamplerConfig(
+            name="ddim", steps=self.num_inference_steps, numbers=(("eta", self.eta),)
+        )
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ScoreDiffusionConfig(AbstractDiffusionConfig):
@@ -162,6 +259,7 @@ class ScoreDiffusionConfig(AbstractDiffusionConfig):
       which the error of x0 stays bounded at the greatest noise (there it is sigma times that of a score).
       Either way the model gives the score.
     - `score_scaling`: of the prediction `score`, which is this times the network's output over sigma.
+    - `sigma_data`: standard deviation of the data, of the prediction `edm`; None: 0.5.
     - `noise_steps`: noise levels that are trained.
     """
 
@@ -173,6 +271,7 @@ class ScoreDiffusionConfig(AbstractDiffusionConfig):
     beta_max: Annotated[float, Field(gt=0.0)] = 20.0
     prediction_type: ScorePrediction = "score"
     score_scaling: Annotated[float, Field(gt=0.0)] = 1.0
+    sigma_data: Annotated[float, Field(gt=0.0)] | None = None
     noise_steps: Annotated[int, Field(ge=2)] = 1000
 
     @model_validator(mode="after")
@@ -188,6 +287,16 @@ class ScoreDiffusionConfig(AbstractDiffusionConfig):
     def _schedule_exists(self) -> "ScoreDiffusionConfig":
         _ = self.noise_schedule
         return self
+
+    @property
+    def usual_sampler(self) -> SamplerConfig:
+        """The reverse SDE by Euler-Maruyama, in as many steps as there are noise levels."""
+        return SamplerConfig(name="sde:Euler")
+
+    @property
+    def data_std(self) -> float:
+        """The standard deviation of what is denoised."""
+        return PIXEL_STD if self.sigma_data is None else self.sigma_data
 
     @property
     def noise_schedule(self) -> NoiseScheduleConfig:
@@ -224,6 +333,16 @@ class DiTConfig(AbstractDiTConfig, AbstractNoiseConfig):
         height, width, _ = self.input_shape
         self.check_tiles(height, width)
         return self
+
+    @classmethod
+    def for_data(cls, data: Data, **fields: Any) -> Self:
+        """A configuration that fits a data set: its image size, channels and classes.
+
+        `fields` are those of the class and take precedence.
+        """
+        height, width, channels = data.shape
+        found = {"img_size": (height, width), "channels": channels, "num_classes": data.num_classes}
+        return cls(**{**found, **fields})
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

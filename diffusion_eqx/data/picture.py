@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def save_picture(
 
 def save_animation(
     path: str | Path,
-    frames: Sequence[Any] | np.ndarray,
+    frames: Any,
     *,
     seconds: float = 4.0,
     columns: int | None = None,

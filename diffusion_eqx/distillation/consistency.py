@@ -6,7 +6,7 @@ constant, without an average of its own; grids become finer in stages (both Song
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import equinox as eqx
 import jax
@@ -14,100 +14,129 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from diffusion_eqx._typing import Batch, Cond, PRNGKey, Scalar
-from diffusion_eqx.config import DiffusionTrainingConfig
+from diffusion_eqx.config import TrainingConfig
 from diffusion_eqx.data import Dataset
 from diffusion_eqx.denoiser import AbstractDenoiser, Backbone, Denoiser
 from diffusion_eqx.distillation.steps import (
+    check_steps,
+    check_student,
     follow,
     mean_error,
     random_steps,
-    refuse_learned_variance,
 )
-from diffusion_eqx.parameterization import AbstractParameterization
+from diffusion_eqx.parameterizations import AbstractParameterization
 from diffusion_eqx.samplers import AbstractGrid, TrailingGrid
-from diffusion_eqx.schedules import AbstractSchedule, like
-from diffusion_eqx.training.loop import Cadence, fit
-from diffusion_eqx.training.step import averaged, make_recipe
+from diffusion_eqx.schedules import AbstractSchedule, over
+from diffusion_eqx.training import Callback, averaged, fit, make_recipe
+
+# How far c_skip may be from 1, and c_out from 0, at t = 0.
+_ROUNDING = 0.02
 
 
 class ConsistencyLoss(eqx.Module):
     """max(SNR, 1)·‖f(x_t, t) − f⁻(x_s, s)‖², for neighbours s < t of a grid of `steps` steps.
 
-    f is the x0 that the network predicts, f⁻ the same held constant, and f⁻(x, 0) = x. Without a `teacher`,
-    x_s has the noise of x_t (consistency training); with one, x_s is where two of its DDIM steps lead from
+    f is the x0 that the network predicts, f⁻ the same held constant, and f⁻(x, 0) = x. Without a teacher,
+    x_s has the noise of x_t (consistency training). With one, x_s is where two of its DDIM steps lead from
     x_t (consistency distillation). The weight is that of `ProgressiveLoss`: without it, what little noise
-    does to x0 is not worth learning, and f becomes noise where the noise is little.
-    `steps` may be traced.
+    does to x0 is not worth learning, and f becomes noise where the noise is little. `loss(network, x0,
+    cond, key=key)` is the loss of a batch.
+
+    - `student`: whose schedule, parameterization and null condition are those of the training. Its network
+      is not kept: what is trained is given with each call.
+    - `steps`: of `grid`; an array, so that all stages are one program.
+    - `teacher`: a denoiser of the same schedule, or None.
 
     **Raises:** `ValueError` if the parameterization does not give back a clean example as it is, as the
-    definition of a consistency model demands.
+    definition of a consistency model demands; if the student learns its variance, or has another schedule
+    than the teacher.
     """
 
     schedule: AbstractSchedule
     parameterization: AbstractParameterization
-    # An array, so that all stages are one compiled program.
-    steps: Int[Array, ""] = eqx.field(converter=jnp.asarray)
-    teacher: AbstractDenoiser | None = None
-    grid: AbstractGrid = TrailingGrid()
+    null: Cond
+    steps: Int[Array, ""]
+    teacher: AbstractDenoiser | None
+    grid: AbstractGrid
 
-    def __check_init__(self):
-        clean = self.parameterization.coefficients(self.schedule, jnp.zeros(()))
-        if abs(float(clean.c_skip) - 1.0) > 0.02 or abs(float(clean.c_out)) > 0.02:
-            raise ValueError(
-                f"{type(self.parameterization).__name__} does not return x itself at t = 0 "
-                f"(c_skip {float(clean.c_skip):.3g}, c_out {float(clean.c_out):.3g}), which a consistency "
-                "model must; choose Epsilon, VPrediction, Velocity or EDM"
-            )
+    def __init__(
+        self,
+        student: Denoiser,
+        steps: int | Int[Array, ""],
+        teacher: AbstractDenoiser | None = None,
+        grid: AbstractGrid = TrailingGrid(),
+    ):
+        check_student(student, teacher)
+        _check_ends(student)
+        self.schedule = student.schedule
+        self.parameterization = student.parameterization
+        self.null = student.null
+        self.steps = jnp.asarray(steps, jnp.int32)
+        self.teacher = teacher
+        self.grid = grid
 
-    def __call__(self, backbone: Backbone, x0: Batch, cond: Cond = None, *, key: PRNGKey) -> Scalar:
+    def __call__(self, network: Backbone, x0: Batch, cond: Cond = None, *, key: PRNGKey) -> Scalar:
         """The mean over a batch of clean examples in [−1, 1], each at a random step of the grid."""
         key_index, key_noise, key_network = jax.random.split(key, 3)
-        schedule = self.schedule
-        t, middle, s = random_steps(self.grid, schedule, self.steps, len(x0), key=key_index)
+        t, middle, s = random_steps(self.grid, self.schedule, self.steps, len(x0), key=key_index)
         noise = jax.random.normal(key_noise, x0.shape, x0.dtype)
-        x_t = schedule.perturb(x0, t, noise)
+        x_t = t.noised(x0, noise)
         if self.teacher is None:
-            x_s = schedule.perturb(x0, s, noise)
+            x_s = s.noised(x0, noise)
         else:
             x_s = follow(self.teacher, x_t, (t, middle, s), cond)
-        network = Denoiser(backbone, schedule, self.parameterization)
-        clean = like(s, x0) == 0.0
-        # One key for both: what dropout drops is the same.
-        end = network(x_s, jnp.where(s > 0.0, s, t), cond, key=key_network).x0
-        end = jax.lax.stop_gradient(jnp.where(clean, x_s, end))
-        found = network(x_t, t, cond, key=key_network).x0
-        return mean_error(schedule, t, found, end)
+        student = Denoiser(network, self.schedule, self.parameterization, self.null)
+        # One key for both: what dropout drops is the same. A prediction has no meaning at the clean level.
+        end = student(x_s, t.where(s.clean, s), cond, key=key_network).x0
+        end = jax.lax.stop_gradient(jnp.where(over(s.clean, x0), x_s, end))
+        found = student(x_t, t, cond, key=key_network).x0
+        return mean_error(t, found, end)
 
 
 def train_consistency(
     student: Denoiser,
-    dataset: Dataset,
-    training: DiffusionTrainingConfig,
+    data: Dataset,
+    config: TrainingConfig,
     *,
     stages: Sequence[int] = (8, 16, 32, 64),
     teacher: AbstractDenoiser | None = None,
     grid: AbstractGrid = TrailingGrid(),
-    cadence: Cadence = Cadence(),
+    callbacks: Iterable[Callback] = (),
 ) -> Denoiser:
-    """Train `student` to be a consistency model: distilled from a `teacher`, or from data alone.
+    """Train a student to be a consistency model: distilled from a teacher, or from data alone.
 
-    `stages`: numbers of steps of ever finer grids, each trained as `training` says (what that says of noise
-    levels and labels does not matter here). A trained denoiser is a good start for the student. A guided
-    teacher's guidance is learnt with the rest. Sample by `ConsistencySampler` in 1 to 4 steps.
+    - `student`: where it starts; a trained denoiser is a good start.
+    - `data`: examples, with labels if the student has a condition.
+    - `config`: of each stage; what it says of noise levels and labels does not matter here.
+    - `stages`: numbers of steps of ever finer grids.
+    - `teacher`: a denoiser, or None. If it is guided, its guidance is learnt too.
+    - `callbacks`: as in `fit`, for each stage.
 
-    **Raises:** `ValueError` as `ConsistencyLoss`, for wrong stages, or if the student learns its variance;
-    otherwise as `fit`.
+    Returns the student. Sample it by `ConsistencySampler` in 1 to 4 steps.
+
+    **Raises:** `ValueError` as `ConsistencyLoss`, or for stages of less than one step or more than half of
+    what the grid has; otherwise as `fit`.
     """
     if not stages or min(stages) < 1:
         raise ValueError(f"stages must be numbers of steps, at least one; got {stages}")
-    refuse_learned_variance(student)
-    loss = ConsistencyLoss(student.schedule, student.parameterization, 1, teacher, grid)
-    recipe = make_recipe(training, loss)
+    check_steps(grid, student.schedule, max(stages))
+    callbacks = tuple(callbacks)
+    guide = None if teacher is None else eqx.nn.inference_mode(teacher)
+    recipe = make_recipe(config, ConsistencyLoss(student, stages[0], guide, grid))
     for steps in stages:
-        # The optimiser stays the same object, for the same reason.
-        recipe = dataclasses.replace(
-            recipe, loss=dataclasses.replace(loss, steps=jnp.asarray(steps))
-        )
-        state, _ = fit(student.backbone, dataset, recipe, training, cadence=cadence)
+        # The optimiser stays the same object, so that a stage compiles nothing.
+        recipe = dataclasses.replace(recipe, loss=ConsistencyLoss(student, steps, guide, grid))
+        state, _ = fit(student.backbone, data, recipe, config, callbacks=callbacks)
         student = eqx.tree_at(lambda d: d.backbone, student, averaged(state))
     return eqx.nn.inference_mode(student)
+
+
+def _check_ends(student: Denoiser) -> None:
+    clean = student.coefficients(student.schedule.at(0.0))
+    skip, out = float(clean.c_skip), float(clean.c_out)
+    if abs(skip - 1.0) > _ROUNDING or abs(out) > _ROUNDING:
+        raise ValueError(
+            f"{type(student.parameterization).__name__} does not return x itself at t = 0 (c_skip "
+            f"{skip:.3g}, c_out {out:.3g}), which a consistency model must; choose EpsilonPrediction, "
+            "VPrediction, VelocityPrediction or EDMPrediction"
+        )

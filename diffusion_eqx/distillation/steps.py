@@ -2,15 +2,15 @@
 
 from itertools import pairwise
 
-import jax
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from diffusion_eqx._typing import Batch, Cond, PRNGKey, Scalar, Time
+from diffusion_eqx._typing import Batch, Cond, PRNGKey, Scalar
 from diffusion_eqx.denoiser import AbstractDenoiser, Denoiser
-from diffusion_eqx.losses import stratified_timesteps
+from diffusion_eqx.losses import stratified
 from diffusion_eqx.samplers import AbstractGrid
-from diffusion_eqx.schedules import AbstractSchedule, like
+from diffusion_eqx.schedules import AbstractSchedule, NoiseLevel
 
 
 def random_steps(
@@ -20,37 +20,61 @@ def random_steps(
     count: int,
     *,
     key: PRNGKey,
-) -> tuple[Time, Time, Time]:
-    """Start, middle and end, each (count,), of `count` random ones among the `steps` steps of a grid."""
-    index = 2 * stratified_timesteps(key, count, steps)
-    start, middle, end = (
-        jax.vmap(lambda i: grid(schedule, i, 2 * steps))(index + offset) for offset in range(3)
-    )
+) -> tuple[NoiseLevel, NoiseLevel, NoiseLevel]:
+    """Start, middle and end of `count` random ones among the `steps` steps of a grid.
+
+    A step of the grid is two steps of the grid of twice as many. Returns levels of shape (count,).
+    """
+    share = stratified(key, count) * steps.astype(float)
+    index = 2 * jnp.minimum(share.astype(jnp.int32), steps - 1)
+    start, middle, end = (grid(schedule, index + offset, 2 * steps) for offset in range(3))
     return start, middle, end
 
 
-def follow(teacher: AbstractDenoiser, x: Batch, times: tuple[Time, ...], cond: Cond) -> Batch:
-    """Carry `x` from the first of decreasing `times` to the last by a DDIM step between neighbours.
+def follow(
+    teacher: AbstractDenoiser, x: Batch, levels: tuple[NoiseLevel, ...], cond: Cond
+) -> Batch:
+    """Carry `x` from the first of ever cleaner levels to the last by a DDIM step between neighbours.
 
     Each step is x_s = alpha_s·x0(x_t, t) + sigma_s·eps(x_t, t) (Song et al. 2021, eq. 12 at eta = 0).
     """
-    for t, s in pairwise(times):
-        predicted = teacher(x, t, cond)
-        alpha, sigma = teacher.schedule.alpha(s), teacher.schedule.sigma(s)
-        x = like(alpha, x) * predicted.x0 + like(sigma, x) * predicted.eps
+    for t, s in pairwise(levels):
+        x0, eps = teacher(x, t, cond)
+        x = s.noised(x0, eps)
     return x
 
 
-def mean_error(schedule: AbstractSchedule, t: Time, found: Batch, target: Batch) -> Scalar:
+def mean_error(level: NoiseLevel, found: Batch, target: Batch) -> Scalar:
     """The mean of max(SNR, 1)·(found − target)² over a batch (Salimans & Ho 2022, eq. 9)."""
     error = jnp.mean((found - target) ** 2, axis=range(1, found.ndim))
-    return jnp.mean(jnp.maximum(jnp.exp(schedule.log_snr(t)), 1.0) * error)
+    return jnp.mean(jnp.maximum(jnp.exp(level.log_snr), 1.0) * error)
 
 
-def refuse_learned_variance(student: Denoiser) -> None:
-    """Raises `ValueError` if the student learns the variance of steps, which few-step students have not."""
+def check_student(student: Denoiser, teacher: AbstractDenoiser | None) -> None:
+    """Check that a student can learn from its teacher.
+
+    **Raises:** `ValueError` if it learns the variance of steps, or has another schedule than the teacher.
+    """
     if student.learned_variance:
         raise ValueError(
             "the student's network learns the variance of steps (learn_sigma), of which a student of few "
             "steps makes no use: distil into a network without it"
         )
+    if teacher is not None and not eqx.tree_equal(student.schedule, teacher.schedule):
+        raise ValueError(
+            "student and teacher have different noise schedules, so that a step of one is no "
+            "step of the other; give the student the teacher's schedule"
+        )
+
+
+def check_steps(grid: AbstractGrid, schedule: AbstractSchedule, steps: int) -> None:
+    """Check that a grid is fine enough for a stage.
+
+    **Raises:** `ValueError` if it has not twice as many steps, which the teacher takes.
+    """
+    try:
+        grid.check(schedule, 2 * steps)
+    except ValueError as error:
+        raise ValueError(
+            f"a stage of {steps} steps needs a teacher of {2 * steps}: {error}"
+        ) from error

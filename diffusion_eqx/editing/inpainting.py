@@ -1,129 +1,119 @@
-"""Inpainting: fill a part of an image by replacement of the rest, with RePaint's resampling."""
+"""Inpainting: fill in a part of each image, and keep the rest."""
 
-import equinox as eqx
-import jax
+from typing import Any, TypeAlias
+
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool
 
-from diffusion_eqx._typing import Batch, BatchKeys, Cond
-from diffusion_eqx.samplers.base import (
-    AbstractOneStepMethod,
-    AbstractSampler,
-    AbstractSamplerWrapper,
-    ClippedSampler,
-    State,
+from diffusion_eqx._typing import Batch, Cond, PRNGKey
+from diffusion_eqx.denoiser import AbstractDenoiser
+from diffusion_eqx.editing.inpainting_sampler import (
+    KNOWN,
+    KNOWN_MASK,
+    InpaintingSampler,
+    takes_single_steps,
 )
-from diffusion_eqx.samplers.grid import Index
-from diffusion_eqx.samplers.noise import draw
+from diffusion_eqx.editing.source import (
+    Denoised,
+    EditPlan,
+    GuidanceLike,
+    SamplerLike,
+    Source,
+    plan_of,
+)
+from diffusion_eqx.samplers import DDIMSampler, sample
 
-# The role of inpainting's own key among those of `draw`; no step is numbered so high.
-_OWN = 2**31 - 2
+Mask: TypeAlias = Bool[Array, "masks *mask_shape"]
 
 
-class InpaintingSampler(AbstractSamplerWrapper):
-    """Any one-step sampler, made to fill in what the mask marks and to keep the rest exactly.
+def inpaint(
+    source: Source,
+    images: ArrayLike,
+    mask: ArrayLike,
+    *,
+    resample: int = 1,
+    jump: int = 1,
+    sampler: SamplerLike = None,
+    steps: int | None = None,
+    labels: Any = None,
+    cond: Cond = None,
+    guidance: GuidanceLike = None,
+    key: PRNGKey,
+    **numbers: Any,
+) -> Batch:
+    """Draw anew what the mask marks; every other pixel of the result is that of `images`, bit for bit.
 
-    After each step to time s, what is known of the images replaces what was drawn there, noised to s:
+    The method is that of `InpaintingSampler`. A model of latents fills in every latent pixel that covers a
+    marked pixel of the image.
 
-        x_s ← mask·x_s + (1 − mask)·(alpha_s·images + sigma_s·z)
+    - `source`: a model, or a denoiser with `sampler` and `steps`.
+    - `images`: (batch, height, width, channels) in [−1, 1].
+    - `mask`: (batch or 1, height, width, channels or 1). 1 or true: to be filled in; 0: kept.
+    - `resample`, `jump`: RePaint's repetitions. With 10 of them what is filled in fits far better, at 10
+      times the cost.
+    - `sampler`: None is the one that the model recommends, or `DDIMSampler()` where that one remembers
+      earlier steps.
+    - `steps`, `labels`, `cond`, `guidance`, `numbers`: as in `model.sample`.
 
-    (Song et al. 2021, appendix I.2), so that what is drawn fits it; `finish` puts the images themselves
-    there. By this alone, what is filled in sees the known part only through noise, and fits too little.
-    RePaint (Lugmayr et al. 2022, algorithm 1) therefore goes back: after every `jump` steps, counted from
-    the grid's start, the example is noised from s to the time before them, and they are taken again, until
-    they have been taken `resample` times. `resample=1` is replacement alone. The last steps are repeated
-    too, so let `jump` divide the number of steps.
+    Returns the shape of `images`.
 
-    `images` and `mask` (1: to be filled, 0: kept) have one entry for each example drawn, or one for all;
-    the mask may have one channel for all. Repetitions draw their noise from the examples' own keys. Cost:
-    up to `resample` times that of the wrapped sampler. Methods that use the predictions of earlier steps
-    would take them for those of the same trajectory, which replacement and going back break, and are
-    refused.
-
-    **Raises:** `ValueError` for such a sampler, if shapes do not fit, or `resample` or `jump` are below 1.
+    **Raises:** `ValueError` if the mask does not fit the images, or as `InpaintingSampler` and
+    `model.sample`.
     """
+    plan = _plan(source, sampler, steps, guidance, numbers)
+    known = plan.images(images)
+    marked = _checked(mask, known)
+    latents = plan.encoded(known)
+    fitted = plan.fit_cond(len(known), labels, cond)
+    parts = fitted if isinstance(fitted, dict) else {} if fitted is None else {"label": fitted}
+    filled = sample(
+        plan.denoiser,
+        InpaintingSampler(plan.sampler, resample, jump),
+        latents.shape[1:],
+        count=len(known),
+        steps=plan.steps,
+        key=key,
+        cond={**parts, KNOWN: latents, KNOWN_MASK: _over_latents(marked, known, latents)},
+        decode=plan.decode,
+    )
+    return jnp.where(marked, filled, known)
 
-    sampler: AbstractSampler
-    images: Batch
-    mask: Float[Array, "masks *mask_shape"]
-    resample: int = eqx.field(static=True, default=1)
-    jump: int = eqx.field(static=True, default=1)
 
-    def __check_init__(self):
-        method = self.sampler
-        while isinstance(method, ClippedSampler):
-            method = method.sampler
-        if not isinstance(method, AbstractOneStepMethod):
-            raise ValueError(
-                f"{type(method).__name__} remembers earlier steps, which inpainting breaks; use a one-step "
-                "sampler such as DDIMSampler or DDPMSampler"
-            )
-        for name in ("resample", "jump"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        shape, mask = self.images.shape, self.mask.shape
-        fits = len(mask) == len(shape) and all(
-            m in (1, s) or (axis == 0 and s == 1)
-            for axis, (m, s) in enumerate(zip(mask, shape, strict=False))
+def _plan(
+    source: Source,
+    sampler: SamplerLike,
+    steps: int | None,
+    guidance: GuidanceLike,
+    numbers: dict[str, Any],
+) -> EditPlan:
+    if sampler is None and not isinstance(source, AbstractDenoiser):
+        recommended = plan_of(source, None, steps, None, {})
+        if not takes_single_steps(recommended.sampler):
+            sampler, steps = DDIMSampler(), recommended.steps
+    return plan_of(source, sampler, steps, guidance, numbers)
+
+
+def _checked(mask: ArrayLike, images: Batch) -> Mask:
+    given = jnp.asarray(mask)
+    fits = given.ndim == images.ndim and all(
+        m in (1, n) for m, n in zip(given.shape, images.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"a mask of shape {given.shape} does not fit images of shape {images.shape}; give "
+            "(batch or 1, height, width, channels or 1)"
         )
-        if not fits:
-            raise ValueError(f"a mask of shape {mask} does not fit images of shape {shape}")
-
-    def step(self, state: State, index: Index, steps: Index, cond: Cond = None) -> State:
-        """A step of the wrapped sampler and replacement; at the end of a jump, all its repetitions.
-
-        **Raises:** `ValueError` if images or masks are not one for each example, nor one for all.
-        """
-        for name, given in (("images", len(self.images)), ("masks", len(self.mask))):
-            if given not in (1, len(state.x)):
-                raise ValueError(
-                    f"there are {given} {name}, but {len(state.x)} examples are drawn; give one for each, "
-                    "or one for all"
-                )
-        index = jnp.asarray(index, jnp.int32)
-        own = _fold(_fold(state.keys, _OWN), index)
-
-        def replaced(x: Batch, at: Int[Array, ""], keys: BatchKeys) -> Batch:
-            s = self.grid(self.denoiser.schedule, at + 1, steps)
-            known = jnp.broadcast_to(self.images, x.shape)
-            noise = draw(keys, 0, x.shape[1:])
-            return self._combined(x, self.denoiser.schedule.perturb(known, s, noise))
-
-        x = replaced(self.sampler.step(state, index, steps, cond).x, index, _fold(own, 0))
-        if self.resample > 1:
-
-            def again(number: Int[Array, ""], x: Batch) -> Batch:
-                offset = number % self.jump
-                keys = _fold(own, number + 1)
-                back = self._noised_back(x, index + 1, steps, draw(keys, 1, x.shape[1:]))
-                x = jnp.where(offset == 0, back, x)
-                at = index + 1 - self.jump + offset
-                x = self.sampler.step(State(x, _fold(keys, 2)), at, steps, cond).x
-                return replaced(x, at, keys)
-
-            repetitions = jnp.where(
-                (index + 1) % self.jump == 0, (self.resample - 1) * self.jump, 0
-            )
-            x = jax.lax.fori_loop(0, repetitions, again, x)
-        return State(x, state.keys, state.memory)
-
-    def finish(self, state: State) -> Batch:
-        """The wrapped sampler's samples where the mask is 1, the images where it is 0."""
-        drawn = self.sampler.finish(state)
-        return self._combined(drawn, jnp.broadcast_to(self.images, drawn.shape))
-
-    def _combined(self, drawn: Batch, known: Batch) -> Batch:
-        return jnp.where(self.mask > 0.5, drawn, known)
-
-    def _noised_back(self, x: Batch, end: Int[Array, ""], steps: Index, noise: Batch) -> Batch:
-        """From the grid's time at `end` to that of `jump` steps before, by the forward process."""
-        schedule = self.denoiser.schedule
-        t = self.grid(schedule, end - self.jump, steps)
-        s = self.grid(schedule, end, steps)
-        ratio = schedule.alpha(t) / schedule.alpha(s)
-        variance = schedule.sigma(t) ** 2 - (ratio * schedule.sigma(s)) ** 2
-        return ratio * x + jnp.sqrt(jnp.maximum(variance, 0.0)) * noise
+    return given if given.dtype == bool else given > 0.5
 
 
-def _fold(keys: BatchKeys, number: Index) -> BatchKeys:
-    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+def _over_latents(
+    mask: Mask, images: Batch, latents: Denoised
+) -> Bool[Array, "masks *latent_mask"]:
+    """Which latent pixels cover something that is marked."""
+    if latents.shape == images.shape:
+        return mask
+    whole = jnp.broadcast_to(mask.any(axis=-1), (len(mask), *images.shape[1:-1]))
+    height, width = latents.shape[1:3]
+    blocks = whole.reshape(len(mask), height, images.shape[1] // height, width, -1)
+    return blocks.any(axis=(2, 4))[..., None]

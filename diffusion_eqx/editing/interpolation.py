@@ -1,79 +1,71 @@
 """Interpolation of images along the sphere of their noises."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Batch, Cond, Real
-from diffusion_eqx.editing.inversion import ddim_invert
-from diffusion_eqx.samplers.ddim import DDIMSampler
-from diffusion_eqx.samplers.drive import sample_from
-
-# The angle's sine below which the great circle is not told from the straight line in float32.
-_PARALLEL = 1e-4
-
-
-def slerp(first: Batch, second: Batch, weight: Real) -> Batch:
-    """The point at `weight` of the way along the arc from `first` to `second`, for each example.
-
-        (sin((1 − w)·angle)·first + sin(w·angle)·second) / sin(angle)
-
-    (Shoemake 1985). Vectors of one norm keep it, as noise must: a straight line would pass through
-    vectors too short to be noise. Where the two are nearly parallel, or opposite, so that no arc is
-    marked out, it is the straight line. Shapes are equal.
-    """
-    axes = tuple(range(1, first.ndim))
-
-    def norm(x: Batch) -> Float[Array, "batch ..."]:
-        return jnp.sqrt(jnp.sum(x**2, axis=axes, keepdims=True))
-
-    tiny = jnp.finfo(first.dtype).tiny
-    a = first / jnp.maximum(norm(first), tiny)
-    b = second / jnp.maximum(norm(second), tiny)
-    # The arc cosine of the scalar product would lose half the digits of a small angle.
-    angle = 2.0 * jnp.arctan2(norm(a - b), norm(a + b))
-    sine = jnp.sin(angle)
-    straight = sine < _PARALLEL
-    sine = jnp.where(straight, 1.0, sine)
-    weight = jnp.asarray(weight, first.dtype)
-    of_first = jnp.where(straight, 1.0 - weight, jnp.sin((1.0 - weight) * angle) / sine)
-    of_second = jnp.where(straight, weight, jnp.sin(weight * angle) / sine)
-    return of_first * first + of_second * second
+from diffusion_eqx._typing import Cond
+from diffusion_eqx.editing.inversion import inverted, invertible_plan
+from diffusion_eqx.editing.slerp import slerp
+from diffusion_eqx.editing.source import GuidanceLike, SamplerLike, Source
+from diffusion_eqx.samplers import sample_from
 
 
 def interpolate(
-    sampler: DDIMSampler,
-    first: Batch,
-    second: Batch,
-    *,
+    source: Source,
+    first: ArrayLike,
+    second: ArrayLike,
     count: int,
-    steps: int,
-    iterations: int = 3,
+    *,
+    sampler: SamplerLike = None,
+    steps: int | None = None,
+    labels: Any = None,
     cond: Cond = None,
+    guidance: GuidanceLike = None,
+    iterations: int = 3,
+    **numbers: Any,
 ) -> Float[Array, "count batch *shape"]:
     """Images on the way from `first` to `second`: both inverted, `slerp` between their noises, sampled.
 
-    Song et al. (2021, section 5.3). Returns `count` images of each pair at equal distances, the ends
-    included, which return the two images up to the error of `ddim_invert`. `cond` is one for each pair;
-    images of different classes need an unconditional denoiser (or condition).
+    Section 5.3 of Song et al. (2021). The ends are included, and return the two images up to the error of
+    `ddim_invert`.
 
-    **Raises:** `ValueError` if `count` < 2, the shapes differ, or as `ddim_invert`.
+    - `source`: a model, or a denoiser with `steps`.
+    - `first`, `second`: (batch, height, width, channels) in [−1, 1].
+    - `count`: how many images for each pair, at equal distances.
+    - `labels`, `cond`: one for all pairs or one for each. Leave them out for images of different classes.
+    - `sampler`, `steps`, `guidance`, `iterations`, `numbers`: as in `ddim_invert_to`.
+
+    Returns (count, batch, height, width, channels).
+
+    **Raises:** `ValueError` if `count` < 2, the shapes differ, or as `ddim_invert_to`.
     """
     if count < 2:
         raise ValueError(f"count must be at least 2, for the two ends; got {count}")
-    if first.shape != second.shape:
+    plan = invertible_plan(source, sampler, steps, guidance, numbers)
+    ends = plan.images(first), plan.images(second)
+    if ends[0].shape != ends[1].shape:
         raise ValueError(
-            f"the images to interpolate must have one shape; got {first.shape} and {second.shape}"
+            f"the images to interpolate must have one shape; got {ends[0].shape} and {ends[1].shape}"
         )
-    pairs = len(first)
-    twice = jax.tree.map(lambda c: jnp.concatenate([c, c]), cond)
-    noise = ddim_invert(
-        sampler, jnp.concatenate([first, second]), steps=steps, iterations=iterations, cond=twice
-    )
+    pairs = len(ends[0])
+    fitted = plan.fit_cond(pairs, labels, cond)
+
+    def repeated(times: int) -> Cond:
+        return jax.tree.map(lambda c: jnp.concatenate([c] * times), fitted)
+
+    x = inverted(plan, jnp.concatenate(ends), 0, iterations, repeated(2))
+    noise = x / plan.level(0).sigma
     between = [slerp(noise[:pairs], noise[pairs:], i / (count - 1)) for i in range(count)]
-    repeated = jax.tree.map(lambda c: jnp.concatenate([c] * count), cond)
-    # Deterministic: the key decides nothing.
     drawn = sample_from(
-        sampler, jnp.concatenate(between), steps=steps, key=jax.random.key(0), cond=repeated
+        plan.denoiser,
+        plan.sampler,
+        jnp.concatenate(between),
+        steps=plan.steps,
+        cond=repeated(count),
+        decode=plan.decode,
     )
-    return drawn.reshape(count, *first.shape)
+    return drawn.reshape(count, *ends[0].shape)

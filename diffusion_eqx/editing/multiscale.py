@@ -1,44 +1,91 @@
 """Coarse to fine: sample small, enlarge, noise, refine."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 
-from diffusion_eqx._typing import Cond, Images, PRNGKey
+from diffusion_eqx._typing import Batch, Cond, PRNGKey
 from diffusion_eqx.editing.sdedit import sdedit
-from diffusion_eqx.samplers.base import AbstractSampler
-from diffusion_eqx.samplers.drive import sample
+from diffusion_eqx.editing.source import EditPlan, GuidanceLike, SamplerLike, Source, plan_of
+from diffusion_eqx.samplers import sample
 
 
 def sample_multiscale(
-    stages: Sequence[tuple[AbstractSampler, tuple[int, int, int]]],
+    sources: Sequence[Source],
+    count: int,
     *,
     strength: float,
-    steps: int,
-    count: int,
-    key: PRNGKey,
+    shapes: Sequence[tuple[int, ...]] | None = None,
+    sampler: SamplerLike = None,
+    steps: int | None = None,
+    labels: Any = None,
     cond: Cond = None,
+    guidance: GuidanceLike = None,
+    key: PRNGKey,
     method: Literal["nearest", "linear", "cubic"] = "linear",
-) -> Images:
-    """Draw `count` images with the first stage; enlarge and refine them with each further one.
+    **numbers: Any,
+) -> Batch:
+    """Draw `count` images from the first source; enlarge and refine them with each further one.
 
-    A stage is a sampler and the (height, width, channels) that its model draws, the coarsest first. A
-    refinement is `sdedit` of the enlarged images: `strength` must be enough for its noise to cover the
-    details that enlarging could not know, and how it blurred those that it did (the reasoning of cascades
-    with noise augmentation, Ho et al. 2022, section 4). Cost: `steps` of the coarsest model, and
-    strength·steps of each other. Returns (count, height, width, channels) of the last stage.
+    A refinement is `sdedit` of the enlarged images. Its noise must cover the details that enlarging could
+    not know, and how it blurred those that it did (the reasoning of cascades with noise augmentation, Ho et
+    al. 2022, section 4). Cost: all steps of the coarsest source, and the share `strength` of the steps of
+    each other.
 
-    **Raises:** `ValueError` if there are no stages, or strength is outside (0, 1].
+    - `sources`: models, or denoisers with `shapes`, `sampler` and `steps`; the coarsest first.
+    - `strength`: of each refinement, in (0, 1].
+    - `shapes`: the (height, width, channels) of the images of each source; models know theirs.
+    - `method`: how images are enlarged.
+    - the others: as in `model.sample`, for every source.
+
+    Returns (count, height, width, channels) of the last source.
+
+    **Raises:** `ValueError` if there are no sources, a denoiser comes without its shape, strength is
+    outside (0, 1], or as `model.sample`.
     """
-    if not stages:
-        raise ValueError("multi-scale sampling needs at least one stage")
-    sampler, shape = stages[0]
+    if not sources:
+        raise ValueError("coarse to fine needs at least one source: a model or a denoiser")
+    if shapes is not None and len(shapes) != len(sources):
+        raise ValueError(
+            f"there are {len(sources)} sources, but {len(shapes)} shapes; give one for each"
+        )
+    plans = [plan_of(source, sampler, steps, guidance, numbers) for source in sources]
+    sizes = [_image_shape(plan, shapes, number) for number, plan in enumerate(plans)]
+    coarsest = plans[0]
     images = sample(
-        sampler, shape, count=count, steps=steps, key=jax.random.fold_in(key, 0), cond=cond
+        coarsest.denoiser,
+        coarsest.sampler,
+        coarsest.shape or sizes[0],
+        count=count,
+        steps=coarsest.steps,
+        key=jax.random.fold_in(key, 0),
+        cond=coarsest.fit_cond(count, labels, cond),
+        decode=coarsest.decode,
     )
-    for level, (sampler, shape) in enumerate(stages[1:], start=1):
-        enlarged = jax.image.resize(images, (count, *shape), method)
-        own = jax.random.fold_in(key, level)
-        images = sdedit(sampler, enlarged, strength=strength, steps=steps, key=own, cond=cond)
+    for number, (source, size) in enumerate(zip(sources[1:], sizes[1:], strict=True), start=1):
+        images = sdedit(
+            source,
+            jax.image.resize(images, (count, *size), method),
+            strength,
+            sampler=sampler,
+            steps=steps,
+            labels=labels,
+            cond=cond,
+            guidance=guidance,
+            key=jax.random.fold_in(key, number),
+            **numbers,
+        )
     return images
+
+
+def _image_shape(
+    plan: EditPlan, shapes: Sequence[tuple[int, ...]] | None, number: int
+) -> tuple[int, ...]:
+    if plan.image_shape is not None:
+        return plan.image_shape
+    if shapes is None:
+        raise ValueError(
+            "a denoiser does not say what shape its images have; give shapes=[(height, width, channels), …]"
+        )
+    return tuple(shapes[number])

@@ -1,4 +1,4 @@
-"""How good a model is: class accuracy and Fréchet distance by a classifier; likelihood; distortion."""
+"""How good a model is: class accuracy, Fréchet distance, likelihood, distortion."""
 
 from diffusion_eqx.evaluation.classifier import Classifier as Classifier
 from diffusion_eqx.evaluation.classifier import accuracy as accuracy
@@ -11,11 +11,5 @@ from diffusion_eqx.evaluation.frechet import frechet_distance as frechet_distanc
 from diffusion_eqx.evaluation.likelihood import Likelihood as Likelihood
 from diffusion_eqx.evaluation.likelihood import image_bits_per_dim as image_bits_per_dim
 from diffusion_eqx.evaluation.likelihood import log_likelihood as log_likelihood
-from diffusion_eqx.evaluation.noisy_classifier import NoisyClassifier as NoisyClassifier
-from diffusion_eqx.evaluation.noisy_classifier import SavedClassifier as SavedClassifier
-from diffusion_eqx.evaluation.noisy_classifier import load_classifier as load_classifier
-from diffusion_eqx.evaluation.noisy_classifier import noisy_accuracy as noisy_accuracy
-from diffusion_eqx.evaluation.noisy_classifier import save_classifier as save_classifier
-from diffusion_eqx.evaluation.noisy_classifier import (
-    train_noisy_classifier as train_noisy_classifier,
-)
+from diffusion_eqx.evaluation.model_likelihood import bits_per_dim as bits_per_dim
+from diffusion_eqx.evaluation.noisy_accuracy import noisy_accuracy as noisy_accuracy

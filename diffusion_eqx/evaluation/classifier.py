@@ -1,7 +1,7 @@
-"""A small classifier of real images: an independent judge of generated ones.
+"""A small classifier of real images, which judges drawn ones.
 
-It never sees a generated image while it is trained. Its decisions give the conditional accuracy of a
-class-conditional model, its features a Fréchet distance.
+It is trained on real images only. Its decisions give the conditional accuracy of a model with classes, its
+features a Fréchet distance.
 """
 
 import equinox as eqx
@@ -11,14 +11,18 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion_eqx._typing import Images, Labels, PRNGKey
-from diffusion_eqx.data import ImageDataset, to_unit_range
-from diffusion_eqx.evaluation.fitting import check_labelled, fit_classifier
+from diffusion_eqx.data import ImagesInMemory, to_unit_range
 from diffusion_eqx.nn import Conv, Linear
+from diffusion_eqx.training import check_labelled, fit_classifier
 
 
 class Classifier(eqx.Module):
-    """Two convolutions of stride 2, a hidden layer of 64 features, and the classes."""
+    """Two convolutions of stride 2, a hidden layer of 64 features, and the classes.
 
+    - `image_shape`: (height, width, channels) of the images it takes.
+    """
+
+    image_shape: tuple[int, int, int] = eqx.field(static=True)
     convs: list[Conv]
     hidden: Linear
     out: Linear
@@ -26,6 +30,7 @@ class Classifier(eqx.Module):
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, *, key: PRNGKey):
         """A classifier with fresh weights for images of `image_shape` = (height, width, channels)."""
         height, width, channels = image_shape
+        self.image_shape = image_shape
         keys = jax.random.split(key, 4)
         widths = (channels, 32, 64)
         self.convs = [
@@ -49,20 +54,26 @@ class Classifier(eqx.Module):
 
 
 def train_classifier(
-    dataset: ImageDataset,
+    dataset: ImagesInMemory,
     *,
     epochs: int = 8,
     batch_size: int = 200,
     learning_rate: float = 2e-3,
     key: PRNGKey,
 ) -> Classifier:
-    """Train a classifier on labelled images by cross-entropy, Adam and a cosine learning rate.
+    """A classifier trained on labelled images by cross-entropy, Adam and a cosine learning rate.
 
-    **Raises:** `ValueError` if the images have no labels, or do not fill a batch.
+    - `epochs`: how often each image is seen.
+    - `learning_rate`: the peak, from which a cosine falls to 0.
+    - `key`: decides initial weights and order.
+
+    **Raises:** `ValueError` if the images have no labels, or do not fill a batch; if `epochs` is less
+    than 1.
     """
-    _, num_classes = check_labelled(dataset, batch_size)
+    num_classes = check_labelled(dataset, batch_size)
+    height, width, channels = dataset.shape
     key_init, key_fit = jax.random.split(key)
-    classifier = Classifier(dataset.images.shape[1:], num_classes, key=key_init)
+    classifier = Classifier((height, width, channels), num_classes, key=key_init)
     return fit_classifier(
         classifier,
         dataset,
@@ -81,9 +92,21 @@ def _judge(classifier: Classifier, images: Array):
 
 
 def judge(
-    classifier: Classifier, images: np.ndarray, *, batch_size: int = 500
+    classifier: Classifier, images: np.ndarray | Images, *, batch_size: int = 500
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, 64) and predicted classes (N,) of images, uint8 or float in [−1, 1]."""
+    """Features (N, 64) and predicted classes (N,) of images.
+
+    - `images`: (N, height, width, channels), uint8 or float in [−1, 1].
+    - `batch_size`: how many are judged at once; it changes nothing but memory and time.
+
+    **Raises:** `ValueError` if there are no images, or of another shape than the classifier takes.
+    """
+    images = np.asarray(images)
+    if len(images) == 0 or images.shape[1:] != classifier.image_shape:
+        raise ValueError(
+            f"this classifier judges images (N, *{classifier.image_shape}), at least one; got "
+            f"{images.shape}"
+        )
     parts = [
         _judge(classifier, jnp.asarray(images[i : i + batch_size]))
         for i in range(0, len(images), batch_size)
@@ -94,6 +117,27 @@ def judge(
     )
 
 
-def accuracy(classifier: Classifier, images: np.ndarray, labels: Labels | np.ndarray) -> float:
-    """The share of images that the classifier assigns to their label."""
-    return float(np.mean(judge(classifier, images)[1] == np.asarray(labels)))
+def accuracy(
+    classifier: Classifier, images: np.ndarray | Images, labels: np.ndarray | Labels
+) -> float:
+    """The share of images that the classifier assigns to their label.
+
+    - `images`: (N, height, width, channels), uint8 or float in [−1, 1].
+    - `labels`: (N,) integers.
+
+    **Raises:** `ValueError` as `judge`, or if there is not one label for each image.
+    """
+    return share_right(judge(classifier, images)[1], labels)
+
+
+def share_right(classes: np.ndarray, labels: np.ndarray | Labels) -> float:
+    """The share of classes that are equal to their label.
+
+    **Raises:** `ValueError` if there is not one label for each.
+    """
+    wanted = np.asarray(labels)
+    if wanted.shape != classes.shape:
+        raise ValueError(
+            f"labels must be {len(classes)}, one for each image; got shape {wanted.shape}"
+        )
+    return float(np.mean(classes == wanted))

@@ -4,7 +4,11 @@ import numpy as np
 
 
 def peak_signal_to_noise_ratio(images: np.ndarray, originals: np.ndarray) -> float:
-    """10·log10(range² / mean squared error) in decibels, for images in [−1, 1], whose range is 2.
+    """10·log10(range²/mean squared error) in decibels, for images in [−1, 1], whose range is 2.
+
+    - `images`, `originals`: arrays of one shape.
+
+    Equal images give infinity.
 
     **Raises:** `ValueError` if the shapes differ.
     """

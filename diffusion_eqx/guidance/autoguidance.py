@@ -17,11 +17,11 @@ from diffusion_eqx.schedules import NoiseLevel, over
 class Autoguidance(AbstractTwoBranchGuidance):
     """weak + w·(main − weak) (Karras et al. 2024, eq. 3).
 
-    Both models see the same condition, so that unconditional models can be guided too. w = 1 is the main model.
-    Cost: both models in each call.
+    Both models see the same condition, so that unconditional models can be guided too. w = 1 is the
+    main model. Cost: both models in each call.
 
-    - `weak`: a denoiser, smaller or less trained, of the same data and condition, with the same schedule and
-      without guidance of its own.
+    - `weak`: a denoiser, smaller or less trained, of the same data and condition, with the same
+      schedule and without guidance of its own.
     - `guidance_scale`, `interval`: as in `ClassifierFreeGuidance`.
 
     **Raises:** `ValueError` if `weak` is guided; by `Guided`, if its schedule is another one.
@@ -41,7 +41,8 @@ class Autoguidance(AbstractTwoBranchGuidance):
         carried = guidance_of(self.weak)
         if carried:
             raise ValueError(
-                f"the weak model of autoguidance carries {type(carried[0]).__name__}; give it unguided, since what "
+                f"the weak model of autoguidance carries {type(carried[0]).__name__}; give it "
+                "unguided, since what "
                 "it lacks is what guides"
             )
 
@@ -55,7 +56,8 @@ class Autoguidance(AbstractTwoBranchGuidance):
             same = bool(eqx.tree_equal(*pair))
         if not same:
             raise ValueError(
-                "the weak model of autoguidance has another noise schedule than the main one, so that their "
+                "the weak model of autoguidance has another noise schedule than the main one,"
+                " so that their "
                 "predictions at one time belong to different noise; train both with one schedule"
             )
 

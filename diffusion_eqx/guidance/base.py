@@ -28,10 +28,15 @@ class AbstractGuidance(AbstractValue):
     def __call__(
         self, denoiser: AbstractDenoiser, x: Batch, level: NoiseLevel, cond: Cond
     ) -> Prediction:
-        """The guided prediction of a denoiser for noisy examples `x` at a level, of shape () or (batch,)."""
+        """The guided prediction of a denoiser for noisy examples `x` at a level, of shape () or
+        (batch,).
+        """
 
     def check(self, denoiser: AbstractDenoiser) -> None:
-        """**Raises:** `ValueError` if it cannot guide this denoiser. `Guided` asks once, when it is made."""
+        """**Raises:** `ValueError` if it cannot guide this denoiser.
+
+        `Guided` asks once, when it is made.
+        """
 
 
 class AbstractTwoBranchGuidance(AbstractGuidance):
@@ -47,8 +52,8 @@ class Guided(AbstractDenoiser):
 
     - `guidance`: one, or a tuple of several, the innermost first.
 
-    **Raises:** `ValueError` if they stand in an order that makes no sense: guidance around a limiter, a limiter
-    around a limiter, or guidance by two branches twice.
+    **Raises:** `ValueError` if they stand in an order that makes no sense: guidance around a
+    limiter, a limiter around a limiter, or guidance by two branches twice.
     """
 
     denoiser: AbstractDenoiser
@@ -102,7 +107,10 @@ def names_taken(denoiser: AbstractDenoiser) -> tuple[str, ...]:
 
 
 def keeps_pair(denoiser: AbstractDenoiser) -> bool:
-    """Whether x = alpha·x0 + sigma·eps holds for what a denoiser predicts. Only CFG++ breaks it, on purpose."""
+    """Whether x = alpha·x0 + sigma·eps holds for what a denoiser predicts.
+
+    Only CFG++ breaks it, on purpose.
+    """
     return all(guidance.keeps_pair for guidance in guidance_of(denoiser))
 
 
@@ -118,7 +126,8 @@ def take(cond: Cond, names: tuple[str, ...]) -> tuple[dict[str, Any], Cond]:
     if missing:
         holds = ", ".join(given) or ("a bare condition" if cond is not None else "nothing")
         raise ValueError(
-            f"the guidance needs cond[{missing[0]!r}], but cond holds {holds}; give a dict with that name, and "
+            f"the guidance needs cond[{missing[0]!r}], but cond holds {holds}; give a dict "
+            "with that name, and "
             'labels under "label"'
         )
     rest = {name: value for name, value in given.items() if name not in names}
@@ -143,7 +152,8 @@ def _check_order(outer: AbstractGuidance, inside: list[AbstractGuidance]) -> Non
                     f"{name} around {type(inner).__name__} limits what is limited already; use one of them"
                 )
             raise ValueError(
-                f"{name} must stand inside of {type(inner).__name__}, not around it: guidance is what drives "
+                f"{name} must stand inside of {type(inner).__name__}, not around it: guidance "
+                "is what drives "
                 "predictions out of range; put the limiter last"
             )
         if isinstance(outer, AbstractTwoBranchGuidance) and isinstance(
@@ -159,4 +169,3 @@ def _check_order(outer: AbstractGuidance, inside: list[AbstractGuidance]) -> Non
         raise ValueError(
             f"two guidances take cond[{twice[0]!r}], so that it is not clear whose it is; use one of them"
         )
-

@@ -1,4 +1,7 @@
-"""Guidance by two branches of one network: extrapolate from the unconditional to the conditional prediction."""
+"""Guidance by two branches of one network.
+
+Extrapolate from the unconditional to the conditional prediction.
+"""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -25,15 +28,15 @@ _BLANK = 1e-4
 class ClassifierFreeGuidance(AbstractTwoBranchGuidance):
     """uncond + w·(cond − uncond) (Ho & Salimans 2022, eq. 6, whose w is this one less 1).
 
-    w = 1 is the conditional prediction, w = 0 the unconditional one. Both branches run in one call of twice the
-    batch. The unconditional branch sees the denoiser's `null` condition.
+    w = 1 is the conditional prediction, w = 0 the unconditional one. Both branches run in one call
+    of twice the batch. The unconditional branch sees the denoiser's `null` condition.
 
     - `guidance_scale`: w; a number, or a function of the level (Wang et al. 2024).
     - `rescale`: from 0 to 1, how far the standard deviation of the guided x0 is pulled back to that of the
       conditional one, against overexposure (Lin et al. 2024, eqs. 14-16).
-    - `interval`: a pair of times. Outside, the prediction is the conditional one, for half the cost: guidance at the
-      noisiest times makes samples alike, and at the cleanest it does nothing (Kynkäänniemi et al. 2024). None is the
-      whole interval.
+    - `interval`: a pair of times. Outside, the prediction is the conditional one, for half the
+      cost: guidance at the noisiest times makes samples alike, and at the cleanest it does nothing
+      (Kynkäänniemi et al. 2024). None is the whole interval.
     """
 
     guidance_scale: Any = number(
@@ -75,8 +78,9 @@ class ClassifierFreeGuidance(AbstractTwoBranchGuidance):
 class CFGPlusPlusGuidance(AbstractTwoBranchGuidance):
     """CFG++: the guided x0, but noise put back by the unconditional eps (Chung et al. 2025, algorithm 2).
 
-    x0 = x0_uncond + lambda·(x0_cond − x0_uncond) and eps = eps_uncond, so that each step stays near the noisy data.
-    Made for DDIM and Euler, which put noise back with eps; other samplers refuse it.
+    x0 = x0_uncond + lambda·(x0_cond − x0_uncond) and eps = eps_uncond, so that each step stays near
+    the noisy data. Made for DDIM and Euler, which put noise back with eps; other samplers refuse
+    it.
 
     - `guidance_scale`: lambda, from 0 to 1.
     """
@@ -104,8 +108,8 @@ class CFGPlusPlusGuidance(AbstractTwoBranchGuidance):
 class AdaptiveProjectedGuidance(AbstractTwoBranchGuidance):
     """APG: classifier-free guidance without the part that only saturates (Sadat et al. 2025, algorithm 1).
 
-    The difference d = x0_cond − x0_uncond is shortened to at most `norm_threshold`. Its part parallel to x0_cond is
-    weighed by `parallel`:
+    The difference d = x0_cond − x0_uncond is shortened to at most `norm_threshold`. Its part
+    parallel to x0_cond is weighed by `parallel`:
 
         x0 = x0_cond + (w − 1)·(d_orthogonal + parallel·d_parallel)
 
@@ -166,7 +170,8 @@ def both_branches(
     rest = plain(rest)
     if rest is None:
         raise ValueError(
-            "classifier-free guidance needs a condition, such as labels, and there is none; give one, or leave "
+            "classifier-free guidance needs a condition, such as labels, and there is none; "
+            "give one, or leave "
             "guidance out"
         )
     if denoiser.null is None:
@@ -195,7 +200,8 @@ def within(
 ) -> Prediction:
     """`act(inside)` if some example's time lies in the interval, else `rest()`, by one branch.
 
-    `inside`, of the level's shape, tells `act` which examples those are. Without an interval there is no branch.
+    `inside`, of the level's shape, tells `act` which examples those are. Without an interval there
+    is no branch.
     """
     if interval is None:
         return act(jnp.ones_like(level.time, bool))

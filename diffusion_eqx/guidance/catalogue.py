@@ -22,6 +22,7 @@ def find_guidance(name: str) -> AbstractGuidance:
     """
     if name not in GUIDANCE:
         raise ValueError(
-            f"unknown guidance {name!r}; choose one of {', '.join(GUIDANCE)}, or give a guidance as an object"
+            f"unknown guidance {name!r}; choose one of {', '.join(GUIDANCE)}, or give a "
+            "guidance as an object"
         )
     return GUIDANCE[name]

@@ -18,11 +18,11 @@ from diffusion_eqx.schedules import NoiseLevel, over
 class ClassifierGuidance(AbstractGuidance):
     """eps − w·sigma·grad log p(y | x) (Dhariwal & Nichol 2021, algorithm 2).
 
-    The classes y are `cond["class_label"]`, integers (batch,). It may stand around classifier-free guidance or inside
-    of it. Cost: a gradient of the classifier in each call.
+    The classes y are `cond["class_label"]`, integers (batch,). It may stand around classifier-free
+    guidance or inside of it. Cost: a gradient of the classifier in each call.
 
-    - `classifier`: `(x, level) -> logits` (batch, classes), trained on noisy examples; the level is of shape
-      (batch,).
+    - `classifier`: `(x, level) -> logits` (batch, classes), trained on noisy examples; the level is
+      of shape (batch,).
     - `guidance_scale`: w, a number or a function of the level; 0 is no guidance.
     """
 

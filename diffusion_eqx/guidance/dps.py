@@ -11,12 +11,14 @@ from diffusion_eqx.schedules import NoiseLevel
 class DPSGuidance(AbstractPosteriorGuidance):
     """DPS (Chung et al. 2023, algorithm 1): grad log p(y | x) = −scale·grad ||y − A(x0(x))||.
 
-    The Gaussian p(x0 | x) shrinks to a point, and a step size takes the place of what that loses. So it is rough,
-    never exact, but the cheapest, and asks nothing of A but a derivative. The zeta of the paper is the step of one of
-    T ancestral steps; this scale is that of the score and means the same for every sampler and number of steps.
+    The Gaussian p(x0 | x) shrinks to a point, and a step size takes the place of what that loses.
+    So it is rough, never exact, but the cheapest, and asks nothing of A but a derivative. The zeta
+    of the paper is the step of one of T ancestral steps; this scale is that of the score and means
+    the same for every sampler and number of steps.
 
-    - `measurement_scale`: to be tuned. It is of the order of sqrt(number of measured values)/(standard deviation of
-      y − A(x0)), in which the prediction's own uncertainty counts too.
+    - `measurement_scale`: to be tuned. It is of the order of sqrt(number of measured
+      values)/(standard deviation of y − A(x0)), in which the prediction's own uncertainty counts
+      too.
     """
 
     operator: Operator
@@ -28,6 +30,4 @@ class DPSGuidance(AbstractPosteriorGuidance):
         """v = scale·residual/||residual||."""
         axes = tuple(range(1, residual.ndim))
         norm = jnp.sqrt(jnp.sum(residual**2, axis=axes, keepdims=True))
-        return self.measurement_scale * residual / jnp.maximum(
-            norm, jnp.finfo(residual.dtype).tiny
-        )
+        return self.measurement_scale * residual / jnp.maximum(norm, jnp.finfo(residual.dtype).tiny)

@@ -23,8 +23,8 @@ class Clipping(AbstractLimiter):
 class DynamicThresholding(AbstractLimiter):
     """Clips x0 to ±s and divides it by s, s being a high percentile of |x0| and at least 1.
 
-    Under strong guidance this keeps contrast where clipping saturates (Saharia et al. 2022, section 2.3). For
-    pixels, not for latents.
+    Under strong guidance this keeps contrast where clipping saturates (Saharia et al. 2022, section
+    2.3). For pixels, not for latents.
 
     - `percentile`: from 0 to 1, taken over each example.
     """
@@ -41,6 +41,4 @@ class DynamicThresholding(AbstractLimiter):
         axes = tuple(range(1, x.ndim))
         size = jnp.quantile(jnp.abs(predicted.x0), self.percentile, axis=axes, keepdims=True)
         size = jnp.maximum(size, 1.0)
-        return limited(
-            denoiser, x, level, predicted, jnp.clip(predicted.x0, -size, size) / size
-        )
+        return limited(denoiser, x, level, predicted, jnp.clip(predicted.x0, -size, size) / size)

@@ -15,9 +15,10 @@ class MomentMatchingGuidance(AbstractPosteriorGuidance):
     Exact for Gaussian data of any covariance.
 
     - `noise_std`: standard deviation of the measurement's noise.
-    - `iterations`: of conjugate gradients, each of which costs a gradient of the network. Few suffice: the
-      measurement's noise and the samplers' many steps forgive the rest. The Jacobian of a trained network is not quite
-      symmetric, which many iterations at little noise would magnify.
+    - `iterations`: of conjugate gradients, each of which costs a gradient of the network. Few
+      suffice: the measurement's noise and the samplers' many steps forgive the rest. The Jacobian
+      of a trained network is not quite symmetric, which many iterations at little noise would
+      magnify.
     """
 
     operator: Operator

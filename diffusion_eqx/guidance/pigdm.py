@@ -12,22 +12,21 @@ from diffusion_eqx.schedules import NoiseLevel, over
 class PseudoInverseGuidance(AbstractPosteriorGuidance):
     """ΠGDM (Song et al. 2023, eqs. 6-8): V = r²·I with r² = 1/(1/data_std² + alpha²/sigma²).
 
-    That is the covariance of p(x0 | x) for data ~ N(m, data_std²·I), and then exact. The r² of the paper is that of
-    `data_std=1`. A is linear.
+    That is the covariance of p(x0 | x) for data ~ N(m, data_std²·I), and then exact. The r² of the
+    paper is that of `data_std=1`. A is linear.
 
     - `noise_std`: standard deviation of the measurement's noise.
     - `data_std`: standard deviation of the data.
-    - `iterations`: of conjugate gradients, of A and A^T only, which cost little beside the network. Where A·A^T is a
-      multiple of the identity, as for masks and average pooling, one iteration is exact.
+    - `iterations`: of conjugate gradients, of A and A^T only, which cost little beside the network.
+      Where A·A^T is a multiple of the identity, as for masks and average pooling, one iteration is
+      exact.
     """
 
     operator: Operator
     noise_std: Real = number(
         0.05, minimum=0.0, maximum=1e6, about="standard deviation of the measurement's noise"
     )
-    data_std: Real = number(
-        1.0, minimum=1e-6, maximum=1e6, about="standard deviation of the data"
-    )
+    data_std: Real = number(1.0, minimum=1e-6, maximum=1e6, about="standard deviation of the data")
     iterations: int = eqx.field(static=True, default=10)
 
     def weigh(self, residual, level: NoiseLevel, forward, adjoint, covariance):

@@ -1,12 +1,12 @@
 """Inverse problems: samples of x0 given a measurement y = A(x0) + noise, by guidance.
 
-By Bayes' rule the score of p(x | y) is that of p(x) plus grad log p(y | x). Every method here takes p(x0 | x) for a
-Gaussian around the prediction, whose gradient is, J being d x0(x)/dx,
+By Bayes' rule the score of p(x | y) is that of p(x) plus grad log p(y | x). Every method here takes
+p(x0 | x) for a Gaussian around the prediction, whose gradient is, J being d x0(x)/dx,
 
     grad log p(y | x) = J^T A^T v,    v = (noise_std² + A V A^T)^-1 (y − A(x0)),
 
-and so x0 + (sigma²/alpha)·J^T A^T v the guided prediction. They differ in V, the covariance of p(x0 | x), which is
-(sigma²/alpha)·J for an exact denoiser (Tweedie's second formula).
+and so x0 + (sigma²/alpha)·J^T A^T v the guided prediction. They differ in V, the covariance of p(x0
+| x), which is (sigma²/alpha)·J for an exact denoiser (Tweedie's second formula).
 
 The measurement y is `cond["measurement"]`, with one entry for each example.
 """
@@ -35,8 +35,8 @@ class AbstractPosteriorGuidance(AbstractGuidance):
 
     Cost: besides the prediction, its gradient in each call.
 
-    - `operator`: A, from a batch of examples to a batch of measurements, each apart. It is linear; another one is
-      replaced by its tangent at the prediction.
+    - `operator`: A, from a batch of examples to a batch of measurements, each apart. It is linear;
+      another one is replaced by its tangent at the prediction.
     """
 
     # A type checker takes an AbstractVar for an argument of __init__, a ClassVar not.
@@ -52,7 +52,8 @@ class AbstractPosteriorGuidance(AbstractGuidance):
     ) -> Prediction:
         """The guided prediction; the rest of `cond` goes to the denoiser.
 
-        **Raises:** `ValueError` if `cond` has no "measurement", or one of another shape than the operator gives.
+        **Raises:** `ValueError` if `cond` has no "measurement", or one of another shape than the
+        operator gives.
         """
         own, rest = take(cond, self.takes)
         target = own["measurement"]
@@ -65,7 +66,8 @@ class AbstractPosteriorGuidance(AbstractGuidance):
         measured, forward = jax.linearize(self.operator, x0)
         if measured.shape != target.shape:
             raise ValueError(
-                f"the measurement has shape {target.shape}, but the operator makes {measured.shape} of examples "
+                f"the measurement has shape {target.shape}, but the operator makes "
+                f"{measured.shape} of examples "
                 f"of shape {x0.shape}; give one measurement for each example"
             )
         transpose = jax.linear_transpose(forward, x0)

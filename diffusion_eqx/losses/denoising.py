@@ -34,15 +34,16 @@ class Noised(eqx.Module):
 class DenoisingLoss(eqx.Module):
     """Mean weighted error of a network's output at random levels (Ho et al. 2020, algorithm 1).
 
-    `loss(network, x0, cond, key=key)` is the loss of a batch of clean examples. It keeps no network: what is trained
-    is given with each call.
+    `loss(network, x0, cond, key=key)` is the loss of a batch of clean examples. It keeps no
+    network: what is trained is given with each call.
 
     - `denoiser`: whose schedule, parameterization and null condition are those of the training.
     - `weight`: what the error at each level weighs.
     - `times`: which levels are trained.
     - `error`: one of `ERRORS`: `mse`, `l1` or `huber`.
-    - `label_dropout`: the probability that an example's condition is replaced by the null condition, so that one
-      network learns the conditional and the unconditional prediction (Ho & Salimans 2022, algorithm 1).
+    - `label_dropout`: the probability that an example's condition is replaced by the null
+      condition, so that one network learns the conditional and the unconditional prediction (Ho &
+      Salimans 2022, algorithm 1).
 
     **Raises:** `ValueError` for an unknown error, or a probability outside [0, 1).
     """
@@ -114,7 +115,8 @@ def drop_cond(key: PRNGKey, cond: Cond, null: Cond, probability: float) -> Cond:
     """
     if null is None:
         raise ValueError(
-            "conditions are to be dropped, but the denoiser has no condition that stands for none; give it as "
+            "conditions are to be dropped, but the denoiser has no condition that stands for "
+            "none; give it as "
             "Denoiser(..., null=...), or set label_dropout=0"
         )
     batch = len(jax.tree.leaves(cond)[0])

@@ -4,8 +4,8 @@ from abc import abstractmethod
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 from jax.scipy.special import ndtri
+from jaxtyping import Array, Float
 
 from diffusion_eqx._typing import PRNGKey, Real
 from diffusion_eqx._values import AbstractValue, real
@@ -50,8 +50,8 @@ class LogitNormalTimes(AbstractTimes):
 def stratified(key: PRNGKey, count: int) -> Float[Array, " count"]:
     """Numbers that are uniform in [0, 1) and spread evenly over the batch.
 
-    One random offset and equal spacing: each is uniform by itself, but the loss of a batch varies less than with
-    independent ones (Kingma et al. 2021, appendix I.1).
+    One random offset and equal spacing: each is uniform by itself, but the loss of a batch varies
+    less than with independent ones (Kingma et al. 2021, appendix I.1).
     """
     offset = jax.random.uniform(key, dtype=float)
     return jnp.minimum((offset + jnp.arange(count).astype(float)) / count, 1.0 - 2.0**-24)

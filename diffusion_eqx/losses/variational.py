@@ -82,7 +82,8 @@ def bound_terms(
     fraction = predicted.variance_fraction
     if fraction is None:
         raise ValueError(
-            "the variational bound needs a prediction of the variance: a Denoiser with learned_variance=True"
+            "the variational bound needs a prediction of the variance: a Denoiser with "
+            "learned_variance=True"
         )
     step = 1.0 / schedule.num_timesteps
     first = level.time < 1.5 * step

@@ -15,8 +15,8 @@ PerLevel = Float[Array, "..."]
 class AbstractWeight(AbstractValue):
     """Weight of the error of the network's output F at each level.
 
-    A weight w(level) on the squared error of x0 is w·c_out² on that of F, since x0 = c_skip·x + c_out·F. So one rule
-    serves every parameterization.
+    A weight w(level) on the squared error of x0 is w·c_out² on that of F, since x0 = c_skip·x +
+    c_out·F. So one rule serves every parameterization.
     """
 
     @abstractmethod

@@ -1,5 +1,6 @@
 """The arrays of a PyTree as one safetensors file, with what describes them in its metadata."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
+
+# The one entry of a file's metadata that holds all of it, as JSON.
+_METADATA = "diffusion_eqx"
 
 
 class ModelFileError(ValueError):
@@ -29,12 +33,17 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 
 def write_arrays(path: str | Path, arrays: dict[str, jax.Array], metadata: dict[str, str]) -> None:
-    """Write named arrays, atomically; `metadata` has a `format` and its `format_version`."""
+    """Write named arrays, atomically; `metadata` has a `format` and its `format_version`.
+
+    The same arrays and metadata give the same bytes.
+    """
     path = Path(path)
     stored = {name: np.asarray(a) for name, a in arrays.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(safetensors.numpy.save(stored, metadata))
+    # The library writes several entries in an order of chance; one entry has no order.
+    text = json.dumps(metadata, sort_keys=True)
+    partial.write_bytes(safetensors.numpy.save(stored, {_METADATA: text}))
     os.replace(partial, path)
 
 
@@ -51,7 +60,9 @@ def read_arrays(
         raise FileNotFoundError(f"there is no model file {path}")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+            found = file.metadata() or {}
+            # The first files had an entry for each name.
+            metadata = json.loads(found[_METADATA]) if _METADATA in found else found
             names = file.keys()
             arrays = {name: file.get_tensor(name) for name in names}
     except safetensors.SafetensorError as error:

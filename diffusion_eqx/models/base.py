@@ -1,77 +1,59 @@
-"""What the guide's models share: they assemble schedule, backbone, guidance and sampler."""
+"""What a model is: its configuration, a denoiser, and how samples are decoded. One way to draw with it."""
 
 from abc import abstractmethod
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from diffusion_eqx._typing import Images, Labels, PRNGKey, Scalar
-from diffusion_eqx.config import DiffusionTrainingConfig, ModelConfig, ScoreDiffusionConfig
-from diffusion_eqx.denoiser import AbstractDenoiser, Denoiser
-from diffusion_eqx.guidance import (
-    AdaptiveProjectedGuidance,
-    CFGPlusPlus,
-    ClassifierFreeGuidance,
-    ClipDenoised,
-    DynamicThresholding,
-)
-from diffusion_eqx.guidance.classifier_free import Scale
-from diffusion_eqx.losses import DenoisingLoss, MinSNRWeight, SNRWeight, UniformWeight
-from diffusion_eqx.models.build import build_backbone, build_parameterization, build_schedule
+from diffusion_eqx._typing import Batch, Cond, Images, PRNGKey
+from diffusion_eqx.config import ModelConfig
+from diffusion_eqx.denoiser import Denoiser
+from diffusion_eqx.guidance import AbstractGuidance
+from diffusion_eqx.models.conditions import condition
+from diffusion_eqx.models.plan import GuidanceLike, Plan, chosen_guidance, make_plan
+from diffusion_eqx.models.progress import counted
 from diffusion_eqx.samplers import (
     AbstractGrid,
     AbstractNoise,
     AbstractSampler,
-    ClippedSampler,
-    build_sampler,
     sample,
+    sample_from,
     trajectory,
 )
-from diffusion_eqx.variational import HybridLoss
-
-Guidance = Literal["cfg", "cfg++", "apg"]
+from diffusion_eqx.schedules import AbstractSchedule
 
 
 class AbstractDiffusionModel(eqx.Module):
-    """A face over `Denoiser` and the samplers; a model adds only its way of generating.
+    """A configuration, a denoiser, and how samples are encoded and decoded.
 
-    `config` is kept so that a model can be saved and built again. What the model denoises are images, or
-    latents of images, of shape `config.sample_shape`; what it draws are images of `config.input_shape`.
+    What the model denoises are images, or latents of images, of shape `config.sample_shape`. What
+    it draws are images of `config.input_shape`, in [−1, 1].
     """
 
     config: eqx.AbstractVar[ModelConfig]
     denoiser: eqx.AbstractVar[Denoiser]
 
+    @property
     @abstractmethod
-    def generate(
-        self,
-        n_samples: int,
-        *,
-        key: PRNGKey,
-        labels: Labels | None = None,
-        guidance_scale: Scale | None = None,
-    ) -> Images:
-        """Draw images in the model's own way: (n_samples, height, width, channels) in [−1, 1]."""
+    def decoding(self) -> Any:
+        """A module that maps what is denoised to images; it is part of the drawing program."""
 
     @abstractmethod
-    def sample(self, *args: Any, **kwargs: Any) -> Images:
-        """Draw images with a sampler chosen by name; see each model."""
+    def encode(self, images: Images) -> Batch:
+        """Images in [−1, 1] to what is denoised, (batch, *sample_shape)."""
 
-    @abstractmethod
-    def sampler_over(
-        self, denoiser: AbstractDenoiser, scheduler: str, **fields: Any
-    ) -> AbstractSampler:
-        """The sampler of that name over any denoiser of what this model denoises; fields as `sampler`.
+    def decode(self, x: Batch) -> Images:
+        """What is denoised, (batch, *sample_shape), to images in [−1, 1]."""
+        return eqx.filter_jit(self.decoding)(x)
 
-        Its samples are images.
-        """
-
-    @abstractmethod
-    def loss(self, x0: Images, labels: Labels | None = None, *, key: PRNGKey) -> Scalar:
-        """The training loss of a batch of images under the default training configuration."""
+    @property
+    def schedule(self) -> AbstractSchedule:
+        """The noise schedule."""
+        return self.denoiser.schedule
 
     @property
     def num_classes(self) -> int | None:
@@ -83,249 +65,227 @@ class AbstractDiffusionModel(eqx.Module):
         """Number of scalars in the model's arrays, but for the schedule's."""
         whole, schedule = (
             sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(part, eqx.is_array)))
-            for part in (self, self.denoiser.schedule)
+            for part in (self, self.schedule)
         )
         return whole - schedule
 
-    def __call__(
+    def plan(
         self,
-        x: Images,
-        timesteps: Int[Array, " batch"],
-        labels: Labels | None = None,
+        sampler: str | AbstractSampler | None = None,
         *,
-        key: PRNGKey | None = None,
-    ) -> Images:
-        """The network's output for noisy images (or latents) at integer timesteps 0 … T−1, one for each."""
-        c = self.denoiser.parameterization.coefficients(
-            self.denoiser.schedule, self.denoiser.schedule.time(timesteps)
-        )
-        return self.denoiser.backbone(x, c.c_noise, labels, key=key)
-
-    def forward_diffusion(
-        self, x: Images, timesteps: Int[Array, " batch"], *, key: PRNGKey
-    ) -> tuple[Images, Images]:
-        """Noise clean images (or latents) to integer timesteps 0 … T−1, one for each.
-
-        Returns (x_noisy, noise) with x_noisy = alpha·x + sigma·noise (Ho et al. 2020, eq. 4).
-        """
-        schedule = self.denoiser.schedule
-        noise = jax.random.normal(key, x.shape, x.dtype)
-        return schedule.perturb(x, schedule.time(timesteps), noise), noise
-
-    def training_loss(self, config: DiffusionTrainingConfig) -> DenoisingLoss | HybridLoss:
-        """The loss `(backbone, x0, labels, key=) -> scalar` by which the model is trained.
-
-        That of denoising; with the variational bound added if the variance is learnt (`learn_sigma`).
-        """
-        weight = {
-            "uniform": UniformWeight(),
-            "snr": SNRWeight(),
-            "min_snr": MinSNRWeight(config.snr_gamma),
-        }[config.loss_weighting]
-        simple = DenoisingLoss(
-            self.denoiser.schedule,
-            self.denoiser.parameterization,
-            weight,
-            error=self.config.loss_type,
-            label_dropout=0.0 if self.num_classes is None else config.label_dropout,
-            null_cond=self.num_classes,
-        )
-        return HybridLoss(simple) if self.denoiser.learned_variance else simple
-
-    def guided(
-        self,
-        guidance_scale: Scale | None,
-        guidance: Guidance = "cfg",
-        *,
-        rescale: float = 0.0,
-        threshold: bool = False,
-    ) -> AbstractDenoiser:
-        """The denoiser to sample from: guided if a scale is given, x0 limited if configured so.
-
-        `guidance`: `cfg` (classifier-free), `cfg++` or `apg`; `rescale` is that of `cfg`. `threshold` puts
-        dynamic thresholding in the place of clipping.
-
-        **Raises:** `ValueError` if a scale is given to an unconditional model.
-        """
-        denoiser: AbstractDenoiser = eqx.nn.inference_mode(self.denoiser)
-        if guidance_scale is not None:
-            if self.num_classes is None:
-                raise ValueError(
-                    "guidance_scale needs a class-conditional model; this one was configured with "
-                    "backbone.num_classes=None"
-                )
-            common: dict[str, Any] = {
-                "denoiser": denoiser,
-                "guidance_scale": guidance_scale,
-                "unconditional_conditioning": self.num_classes,
-            }
-            interval = self.config.guidance_interval
-            match guidance:
-                case "cfg":
-                    denoiser = ClassifierFreeGuidance(interval=interval, rescale=rescale, **common)
-                case "cfg++":
-                    denoiser = CFGPlusPlus(**common)
-                case "apg":
-                    denoiser = AdaptiveProjectedGuidance(interval=interval, **common)
-        return self.limited(denoiser, threshold=threshold)
-
-    def limited(self, denoiser: AbstractDenoiser, *, threshold: bool = False) -> AbstractDenoiser:
-        """Any denoiser of this model's images with its x0 limited as `guided` does it."""
-        if threshold:
-            return DynamicThresholding(denoiser)
-        if self.config.clip_denoised:
-            return ClipDenoised(denoiser)
-        return denoiser
-
-    def sampler(
-        self,
-        scheduler: str,
-        *,
-        guidance_scale: Scale | None = None,
-        guidance: Guidance = "cfg",
+        steps: int | None = None,
+        guidance: GuidanceLike = None,
         grid: AbstractGrid | str | None = None,
         noise: AbstractNoise | None = None,
-        **parameters: Any,
-    ) -> AbstractSampler:
-        """The sampler of that name over this model (see `samplers.SAMPLERS`); values may be traced.
+        **numbers: Any,
+    ) -> Plan:
+        """How the model is drawn with. Drawing, editing and exporting all begin with this.
 
-        `grid` (one of `samplers.GRIDS`, or any), `noise` and `parameters` (`eta`, `temperature`, …) default
-        to the sampler's own.
+        - `sampler`: a sampler, its name in the catalogue, or None for the model's recommended one.
+        - `steps`: None for those recommended with it, or else as many as there are timesteps.
+        - `guidance`: None; a number, which is the model's own guidance at that scale; a name
+          (`cfg`, `cfg++`, `apg`); a guidance; or a tuple of several, the innermost first. A limit
+          of x0 is added outermost if the configuration says `clip_denoised` and the guidance brings
+          none.
+        - `grid`, `noise`: in place of the sampler's own.
+        - `numbers`: of the sampler and the guidance, by name, such as `eta=0.5` or `guidance_scale=3.0`.
 
-        **Raises:** `ValueError` for an unknown name, or what the sampler does not have.
+        **Raises:** `ValueError` for an unknown name, a number out of range, or parts that do not go
+        together.
         """
-        return self.sampler_over(
-            self.guided(guidance_scale, guidance), scheduler, grid=grid, noise=noise, **parameters
+        return make_plan(
+            self.config,
+            self.denoiser,
+            self.decoding,
+            sampler=sampler,
+            steps=steps,
+            guidance=guidance,
+            grid=grid,
+            noise=noise,
+            chosen=numbers,
         )
 
-    def progressive(
+    def guidance(self, given: GuidanceLike) -> tuple[AbstractGuidance, ...]:
+        """Guidance as `plan` takes it, as values, the innermost first; without the model's own limit of x0.
+
+        **Raises:** `ValueError` as `plan`.
+        """
+        return chosen_guidance(given, self.config, self.denoiser)
+
+    def fit_cond(self, count: int, labels: Any, cond: Cond, plan: Plan) -> Cond:
+        """The condition of `count` images from labels and further parts; see `sample`.
+
+        **Raises:** `ValueError` if they do not fit the model, the guidance or the count.
+        """
+        return condition(plan.denoiser, self.num_classes, count, labels, cond)
+
+    def sample(
         self,
-        n_samples: int,
-        scheduler: str = "ddpm",
+        count: int | tuple[int, ...],
+        sampler: str | AbstractSampler | None = None,
+        *,
         steps: int | None = None,
+        labels: Any = None,
+        cond: Cond = None,
+        guidance: GuidanceLike = None,
+        grid: AbstractGrid | str | None = None,
+        noise: AbstractNoise | None = None,
+        first: int | Int[Array, ""] = 0,
+        key: PRNGKey,
+        **numbers: Any,
+    ) -> Images:
+        """Draw images: (count, height, width, channels) in [−1, 1].
+
+        Image k depends on `key`, k and its condition alone.
+
+        - `count`: how many, or a whole shape that begins with it.
+        - `labels`: integer classes, one for all or one for each; None is no class.
+        - `cond`: a dict of what the guidance takes, such as {"measurement": y}.
+        - `first`: the number of the first image.
+        - `key`: `jax.random.key(seed)`.
+        - the others: see `plan`.
+
+        **Raises:** `ValueError` if something does not fit the model; `ArithmeticError` if an
+        adaptive sampler needs more steps.
+        """
+        plan = self.plan(sampler, steps=steps, guidance=guidance, grid=grid, noise=noise, **numbers)
+        number = self._count(count)
+        return sample(
+            plan.denoiser,
+            plan.sampler,
+            plan.shape,
+            count=number,
+            steps=plan.steps,
+            key=key,
+            cond=self.fit_cond(number, labels, cond, plan),
+            first=first,
+            decode=plan.decode,
+        )
+
+    def sample_from(
+        self,
+        noise: Batch,
+        sampler: str | AbstractSampler | None = None,
+        *,
+        steps: int | None = None,
+        labels: Any = None,
+        cond: Cond = None,
+        guidance: GuidanceLike = None,
+        grid: AbstractGrid | str | None = None,
+        key: PRNGKey | None = None,
+        **numbers: Any,
+    ) -> Images:
+        """Draw one image from each of given standard normal noises, (batch, *sample_shape);
+        otherwise as `sample`.
+
+        `key`: needed by samplers that draw more noise on the way.
+        """
+        plan = self.plan(sampler, steps=steps, guidance=guidance, grid=grid, **numbers)
+        return sample_from(
+            plan.denoiser,
+            plan.sampler,
+            noise,
+            steps=plan.steps,
+            key=key,
+            cond=self.fit_cond(len(noise), labels, cond, plan),
+            decode=plan.decode,
+        )
+
+    def sample_batches(
+        self,
+        count: int,
+        sampler: str | AbstractSampler | None = None,
+        *,
+        batch: int = 256,
+        steps: int | None = None,
+        labels: Any = None,
+        cond: Cond = None,
+        guidance: GuidanceLike = None,
+        grid: AbstractGrid | str | None = None,
+        noise: AbstractNoise | None = None,
+        first: int = 0,
+        key: PRNGKey,
+        progress: bool = True,
+        **numbers: Any,
+    ) -> Iterator[np.ndarray]:
+        """Draw many images in batches, with progress on a terminal, in bounded memory.
+
+        Yields arrays (at most `batch`, height, width, channels), which together are what `sample`
+        would give. The last batch is drawn whole and cut, so that one program serves all. `first=`
+        goes on where an earlier run ended. The others as `sample`.
+
+        **Raises:** `ValueError` as `sample`, before anything is drawn.
+        """
+        plan = self.plan(sampler, steps=steps, guidance=guidance, grid=grid, noise=noise, **numbers)
+        if not isinstance(batch, int) or batch < 1:
+            raise ValueError(f"batch must be a whole number, at least 1; got {batch}")
+        number = self._count(count)
+        whole = self.fit_cond(number, labels, cond, plan)
+
+        def drawn() -> Iterator[np.ndarray]:
+            size = min(batch, number)
+            for begin in range(0, number, size):
+                rows = np.minimum(np.arange(begin, begin + size), number - 1)
+                images = sample(
+                    plan.denoiser,
+                    plan.sampler,
+                    plan.shape,
+                    count=size,
+                    steps=plan.steps,
+                    key=key,
+                    cond=jax.tree.map(lambda c, rows=rows: c[rows], whole),
+                    first=first + begin,
+                    decode=plan.decode,
+                )
+                yield np.asarray(images)[: number - begin]
+
+        return counted(drawn(), total=number, show=progress)
+
+    def trajectory(
+        self,
+        count: int | tuple[int, ...],
+        sampler: str | AbstractSampler | None = None,
         *,
         every: int,
+        steps: int | None = None,
+        labels: Any = None,
+        cond: Cond = None,
+        guidance: GuidanceLike = None,
+        grid: AbstractGrid | str | None = None,
+        noise: AbstractNoise | None = None,
+        first: int | Int[Array, ""] = 0,
         key: PRNGKey,
-        labels: Labels | None = None,
-        **fields: Any,
+        **numbers: Any,
     ) -> Float[Array, "snapshots batch height width channels"]:
-        """Sample and keep a snapshot at the start and after every `every` steps, the last included.
+        """Draw images and keep a snapshot at the start, after every `every` steps, and at the end.
 
-        `fields` as `sampler`.
+        Returns (1 + ceil(steps/every), count, height, width, channels). The others as `sample`.
 
         **Raises:** `ValueError` as `sample`, or unless 1 <= every <= steps.
         """
-        steps = self._steps(steps)
-        labels = self._labels(labels, n_samples)
+        plan = self.plan(sampler, steps=steps, guidance=guidance, grid=grid, noise=noise, **numbers)
+        number = self._count(count)
         return trajectory(
-            self.sampler(scheduler, **fields),
-            self.config.sample_shape,
-            count=n_samples,
-            steps=steps,
+            plan.denoiser,
+            plan.sampler,
+            plan.shape,
+            count=number,
+            steps=plan.steps,
             every=every,
             key=key,
-            cond=labels,
+            cond=self.fit_cond(number, labels, cond, plan),
+            first=first,
+            decode=plan.decode,
         )
 
-    def draw(
-        self,
-        n_samples_or_shape: int | tuple[int, ...],
-        sampler: AbstractSampler,
-        steps: int | None,
-        *,
-        key: PRNGKey,
-        labels: Labels | None = None,
-        first: int = 0,
-    ) -> Images:
-        """Draw images with any sampler over this model; the other arguments as `sample`."""
-        count = self._count(n_samples_or_shape)
-        steps = self._steps(steps)
-        labels = self._labels(labels, count)
-        shape = self.config.sample_shape
-        return sample(sampler, shape, count=count, steps=steps, key=key, cond=labels, first=first)
-
-    def _count(self, n_samples_or_shape: int | tuple[int, ...]) -> int:
-        if isinstance(n_samples_or_shape, int):
-            count = n_samples_or_shape
-        else:
-            count, *rest = n_samples_or_shape
+    def _count(self, count: int | tuple[int, ...]) -> int:
+        if isinstance(count, tuple):
+            count, *rest = count
             if tuple(rest) != self.config.input_shape:
                 raise ValueError(
                     f"this model draws images of shape {self.config.input_shape}; asked for "
                     f"{tuple(rest)} each"
                 )
-        if count < 1:
-            raise ValueError(f"the number of samples must be at least 1; got {count}")
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"count must be a whole number of images, at least 1; got {count}")
         return count
-
-    def _steps(self, steps: int | None) -> int:
-        total = self.config.noise_schedule.num_timesteps
-        if steps is None:
-            return total
-        if not 1 <= steps <= total:
-            raise ValueError(f"steps must be between 1 and the {total} timesteps; got {steps}")
-        return steps
-
-    def _labels(self, labels: Labels | None, count: int) -> Labels | None:
-        if labels is None:
-            return None
-        labels = jnp.asarray(labels)
-        if labels.shape != (count,):
-            raise ValueError(
-                f"labels must have shape ({count},), one for each sample; got {labels.shape}"
-            )
-        return labels
-
-
-class AbstractPixelModel(AbstractDiffusionModel):
-    """A model that denoises images themselves."""
-
-    def sampler_over(
-        self, denoiser: AbstractDenoiser, scheduler: str, **fields: Any
-    ) -> AbstractSampler:
-        """The sampler of that name over any denoiser of this model's images; fields as `sampler`."""
-        return ClippedSampler(build_sampler(scheduler, denoiser, **fields))
-
-    def loss(self, x0: Images, labels: Labels | None = None, *, key: PRNGKey) -> Scalar:
-        """The training loss of a batch under the default training configuration."""
-        return self.training_loss(DiffusionTrainingConfig())(
-            self.denoiser.backbone, x0, labels, key=key
-        )
-
-
-class AbstractScheduledModel(AbstractPixelModel):
-    """A model that samples by the name of a scheduler."""
-
-    def sample(
-        self,
-        n_samples_or_shape: int | tuple[int, ...],
-        scheduler: str = "ddpm",
-        steps: int | None = None,
-        *,
-        key: PRNGKey,
-        labels: Labels | None = None,
-        first: int = 0,
-        **fields: Any,
-    ) -> Images:
-        """Draw images with any sampler. Returns (n, height, width, channels) in [−1, 1].
-
-        `n_samples_or_shape`: a count, or a full shape whose first entry is the count. `scheduler`: one of
-        `samplers.SAMPLERS`. `steps` defaults to all timesteps. Image k depends on `key`, k and its label
-        alone; `first` is the number of the first one. `fields` as `sampler`; with `guidance_scale`,
-        `labels` are required.
-
-        **Raises:** `ValueError` if steps, shape or labels do not fit the model.
-        """
-        sampler = self.sampler(scheduler, **fields)
-        return self.draw(n_samples_or_shape, sampler, steps, key=key, labels=labels, first=first)
-
-
-def assemble(config: ModelConfig, *, key: PRNGKey) -> Denoiser:
-    """The denoiser that a configuration describes, with fresh weights."""
-    scaling = config.score_scaling if isinstance(config, ScoreDiffusionConfig) else 1.0
-    return Denoiser(
-        backbone=build_backbone(config.backbone, config.sample_shape[:2], key=key),
-        schedule=build_schedule(config.noise_schedule),
-        parameterization=build_parameterization(config.prediction_type, score_scaling=scaling),
-        learned_variance=config.backbone.learn_sigma,
-    )

@@ -5,19 +5,22 @@ from diffusion_eqx.config import (
     AutoencoderConfig,
     BackboneConfig,
     DiTBackboneConfig,
+    ModelConfig,
     NoiseScheduleConfig,
+    PredictionType,
+    ScoreDiffusionConfig,
     UNetBackboneConfig,
 )
-from diffusion_eqx.config.model import PredictionType
+from diffusion_eqx.denoiser import Denoiser
 from diffusion_eqx.nn import ACTIVATIONS, ConvAutoencoder, DiT, UNet
-from diffusion_eqx.parameterization import (
-    EDM,
+from diffusion_eqx.parameterizations import (
     AbstractParameterization,
-    Epsilon,
-    Sample,
-    Score,
-    Velocity,
+    EDMPrediction,
+    EpsilonPrediction,
+    ScorePrediction,
+    VelocityPrediction,
     VPrediction,
+    X0Prediction,
 )
 from diffusion_eqx.schedules import (
     AbstractSchedule,
@@ -42,9 +45,9 @@ def build_schedule(config: NoiseScheduleConfig) -> AbstractSchedule:
         case "flow":
             return FlowSchedule(num_timesteps=total)
         case "vp":
-            return VPSchedule(first * total, last * total, total)
+            return VPSchedule(first * total, last * total, num_timesteps=total)
         case "ve":
-            return VESchedule(config.sigma_min, config.sigma_max, total)
+            return VESchedule(config.sigma_min, config.sigma_max, num_timesteps=total)
         case "edm":
             return EDMSchedule(config.sigma_min, config.sigma_max, num_timesteps=total)
         case "cosine":
@@ -61,22 +64,42 @@ def build_schedule(config: NoiseScheduleConfig) -> AbstractSchedule:
 
 
 def build_parameterization(
-    prediction_type: PredictionType, *, score_scaling: float = 1.0
+    prediction_type: PredictionType, *, score_scaling: float = 1.0, data_std: float = 0.5
 ) -> AbstractParameterization:
-    """The parameterization of that name."""
+    """The parameterization of that name.
+
+    `data_std` is the standard deviation of what is denoised, for `edm`.
+    """
     match prediction_type:
         case "epsilon":
-            return Epsilon()
+            return EpsilonPrediction()
         case "sample":
-            return Sample()
+            return X0Prediction()
         case "v_prediction":
             return VPrediction()
         case "score":
-            return Score(score_scaling)
+            return ScorePrediction(score_scaling)
         case "velocity":
-            return Velocity()
+            return VelocityPrediction()
         case "edm":
-            return EDM()
+            return EDMPrediction(data_std)
+
+
+def build_denoiser(config: ModelConfig, *, key: PRNGKey) -> Denoiser:
+    """The denoiser that a model's configuration describes, with fresh weights.
+
+    Its null condition is the label that means "no class".
+    """
+    scaling = config.score_scaling if isinstance(config, ScoreDiffusionConfig) else 1.0
+    return Denoiser(
+        backbone=build_backbone(config.backbone, config.sample_shape[:2], key=key),
+        schedule=build_schedule(config.noise_schedule),
+        parameterization=build_parameterization(
+            config.prediction_type, score_scaling=scaling, data_std=config.data_std
+        ),
+        null=config.backbone.num_classes,
+        learned_variance=config.backbone.learn_sigma,
+    )
 
 
 def build_backbone(

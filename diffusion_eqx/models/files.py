@@ -1,12 +1,19 @@
-"""A model as one file: safetensors with the configuration in its metadata."""
+"""A model as one file: safetensors with the configuration in its metadata.
+
+A file restores the very model. Parts that the configuration does not describe, such as a network of
+your own, are named in the file; `load_model` asks for them by name.
+"""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import numpy as np
 
+from diffusion_eqx._values import AbstractValue
 from diffusion_eqx.config import (
     AbstractModelConfig,
     DDIMConfig,
@@ -30,6 +37,8 @@ from diffusion_eqx.models.ddpm import DDPMModel
 from diffusion_eqx.models.dit import DiTModel
 from diffusion_eqx.models.latent import LDMModel
 from diffusion_eqx.models.score import ScoreDiffusionModel
+from diffusion_eqx.recipes import from_recipe, to_recipe
+from diffusion_eqx.schedules import DiscreteSchedule, linear_betas
 
 FORMAT = "diffusion_eqx.model"
 FORMAT_VERSION = "1"
@@ -42,13 +51,33 @@ _KINDS: dict[str, tuple[type[AbstractModelConfig], type[AbstractDiffusionModel]]
     "ldm": (LDMConfig, LDMModel),
 }
 
+# The parts of a model that may be others than its configuration describes.
+_PARTS = (
+    "denoiser.backbone",
+    "denoiser.schedule",
+    "denoiser.parameterization",
+    "denoiser.null",
+    "denoiser.learned_variance",
+    "autoencoder",
+)
 
-class SavedModel(NamedTuple):
-    """A model read from a file, and what its file records of its training (`ema`: averaged weights?)."""
 
-    model: AbstractDiffusionModel
+class Record(NamedTuple):
+    """What a model's file says of how the model came about.
+
+    - `model`: the class of the model.
+    - `ema`: whether the weights are a moving average.
+    - `training`: what was recorded of the training, such as class names and settings.
+    """
+
+    model: str
     ema: bool
     training: dict[str, Any]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, if they were recorded."""
+        return tuple(self.training.get("class_names", ()))
 
 
 def model_arrays(model: AbstractDiffusionModel) -> dict[str, jax.Array]:
@@ -56,37 +85,50 @@ def model_arrays(model: AbstractDiffusionModel) -> dict[str, jax.Array]:
     return {_name_in_files(name): array for name, array in named_arrays(model).items()}
 
 
-def _name_in_files(name: str) -> str:
-    # The first files held a model's denoiser and nothing else, so its arrays are named from there.
-    return name.removeprefix("denoiser.")
-
-
 def save_model(
-    path: str | Path,
-    model: AbstractDiffusionModel,
-    *,
-    ema: bool = False,
-    training: dict[str, Any] | None = None,
+    path: str | Path, model: AbstractDiffusionModel, *, record: dict[str, Any] | None = None
 ) -> None:
-    """Write a model with its configuration, atomically.
+    """Write a model with its configuration, atomically. The same model and record give the same bytes.
 
-    `ema`: whether the weights are a moving average; `training`: anything JSON can say of the run.
+    - `record`: {"ema": whether the weights are a moving average, "training": anything JSON can say of it}.
+
+    **Raises:** `ValueError` for a model whose class this library cannot build again, or a record
+    with other names.
     """
+    kind = getattr(model.config, "kind", "")
+    expected = _KINDS.get(kind, (None, None))[1]
+    if type(model) is not expected:
+        known = ", ".join(sorted(c.__name__ for _, c in _KINDS.values()))
+        wanted = "no model of this library" if expected is None else expected.__name__
+        raise ValueError(
+            f"a {type(model).__name__} with a {type(model.config).__name__} cannot be "
+            "restored: that configuration is "
+            f"of {wanted}; save a {known}, each with a configuration of its own kind"
+        )
+    given = {"ema": False, "training": {}} | (record or {})
+    unknown = sorted(given.keys() - {"ema", "training"})
+    if unknown:
+        raise ValueError(f"a record has 'ema' and 'training'; got {unknown[0]!r}")
     metadata = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "config": to_json(model.config),
-        "ema": json.dumps(ema),
-        "training": json.dumps(training or {}),
+        "own": json.dumps(_own_parts(model), sort_keys=True),
+        "ema": json.dumps(given["ema"]),
+        "training": json.dumps(given["training"], sort_keys=True),
     }
     write_arrays(path, model_arrays(model), metadata)
 
 
-def load_model(path: str | Path) -> SavedModel:
-    """Read a model written by `save_model`.
+def load_model(path: str | Path, parts: Iterable[Any] = ()) -> AbstractDiffusionModel:
+    """Read a model that `save_model` wrote.
+
+    - `parts`: what the model has of your own: a module built as the saved one was (its weights are
+      replaced by the file's), or a class for a schedule or parameterization whose fields are
+      numbers.
 
     **Raises:** `FileNotFoundError`; `ModelFileError` if the file is something else, of an unknown
-    version, damaged, or lacks arrays that its configuration asks for.
+    version, damaged, lacks arrays, or names parts that are not given.
     """
     metadata, arrays = read_arrays(path, FORMAT, FORMAT_VERSION)
     kind = json.loads(metadata["config"]).get("kind")
@@ -95,8 +137,109 @@ def load_model(path: str | Path) -> SavedModel:
             f"{path} holds a model of unknown kind {kind!r}; known: {list(_KINDS)}"
         )
     config_class, model_class = _KINDS[kind]
-    config = from_json(config_class, metadata["config"])
+    empty = _skeleton(model_class, from_json(config_class, metadata["config"]))
+    for place, described in json.loads(metadata.get("own", "{}")).items():
+        part = _restored(path, place, described, list(parts))
+        empty = eqx.tree_at(
+            lambda model, place=place: _get(model, place), empty, part, is_leaf=_is_none
+        )
+    return fill(empty, arrays, path, rename=_name_in_files)
+
+
+def read_record(path: str | Path) -> Record:
+    """What the file of a model says of how it came about.
+
+    **Raises:** as `load_model`.
+    """
+    metadata, _ = read_arrays(path, FORMAT, FORMAT_VERSION)
+    kind = json.loads(metadata["config"]).get("kind")
+    name = _KINDS[kind][1].__name__ if kind in _KINDS else str(kind)
+    return Record(name, json.loads(metadata["ema"]), json.loads(metadata["training"]))
+
+
+def _skeleton(kind: type[AbstractDiffusionModel], config: Any) -> Any:
     # Only shapes are built here; no random weights are drawn to be thrown away.
-    empty = eqx.filter_eval_shape(model_class, config, key=jax.random.key(0))
-    model = fill(empty, arrays, path, rename=_name_in_files)
-    return SavedModel(model, json.loads(metadata["ema"]), json.loads(metadata["training"]))
+    return eqx.filter_eval_shape(kind, config, key=jax.random.key(0))
+
+
+def _name_in_files(name: str) -> str:
+    # Most models hold a denoiser and nothing else, so arrays are named from there.
+    return name.removeprefix("denoiser.")
+
+
+def _own_parts(model: AbstractDiffusionModel) -> dict[str, Any]:
+    """The parts that differ from what the configuration describes, each with what is needed to find
+    it again.
+    """
+    usual = _skeleton(type(model), model.config)
+    own = {}
+    for place in _PARTS:
+        part, expected = _get(model, place), _get(usual, place)
+        if not _same_build(part, expected):
+            own[place] = _described(part)
+    return own
+
+
+def _same_build(part: Any, expected: Any) -> bool:
+    """Whether two parts differ in nothing but the values of their arrays."""
+
+    def build(tree: Any) -> Any:
+        return jax.tree.map(
+            lambda leaf: (leaf.shape, str(leaf.dtype)) if hasattr(leaf, "shape") else leaf, tree
+        )
+
+    first, second = build(part), build(expected)
+    same_tree = jax.tree.structure(first) == jax.tree.structure(second)
+    return same_tree and jax.tree.leaves(first) == jax.tree.leaves(second)
+
+
+def _described(part: Any) -> Any:
+    if part is None or isinstance(part, bool | int | float | str):
+        return {"value": part}
+    described: dict[str, Any] = {"class": type(part).__name__}
+    if isinstance(part, DiscreteSchedule):
+        described["timesteps"] = part.num_timesteps
+    elif isinstance(part, AbstractValue) and not jax.tree.leaves(eqx.filter(part, eqx.is_array)):
+        described["recipe"] = to_recipe(part)
+    return described
+
+
+def _restored(path: str | Path, place: str, described: Any, parts: list[Any]) -> Any:
+    if "value" in described:
+        return described["value"]
+    if "timesteps" in described:
+        total = described["timesteps"]
+        return _shapes(DiscreteSchedule(linear_betas(total, 1e-4, 2e-2)))
+    if "recipe" in described:
+        try:
+            return from_recipe(described["recipe"], parts)
+        except ValueError as error:
+            raise ModelFileError(f"{path}: {place} cannot be restored: {error}") from error
+    name = described["class"]
+    for part in parts:
+        if type(part).__name__ == name:
+            return _shapes(part)
+    raise ModelFileError(
+        f"{path} holds a {name} of your own as {place}; give one that is built as the saved one was, as "
+        f"load_model(path, parts=[{name}(...)])"
+    )
+
+
+def _shapes(part: Any) -> Any:
+    def shape(leaf: Any) -> Any:
+        if eqx.is_array(leaf) or isinstance(leaf, np.ndarray):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        return leaf
+
+    return jax.tree.map(shape, part)
+
+
+def _get(model: Any, place: str) -> Any:
+    found = model
+    for name in place.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+def _is_none(leaf: Any) -> bool:
+    return leaf is None

@@ -21,7 +21,9 @@ from diffusion_eqx.samplers.catalogue import with_grid as with_grid
 from diffusion_eqx.samplers.consistency import ConsistencySampler as ConsistencySampler
 from diffusion_eqx.samplers.ddim import DDIMSampler as DDIMSampler
 from diffusion_eqx.samplers.ddpm import DDPMSampler as DDPMSampler
+from diffusion_eqx.samplers.ddpm import posterior_mean as posterior_mean
 from diffusion_eqx.samplers.devices import split_over_devices as split_over_devices
+from diffusion_eqx.samplers.devices import use_all_cores as use_all_cores
 from diffusion_eqx.samplers.diffrax_adaptive import (
     DiffraxAdaptiveSampler as DiffraxAdaptiveSampler,
 )

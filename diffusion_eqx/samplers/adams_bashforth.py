@@ -26,7 +26,8 @@ class AbstractAdamsBashforth(AbstractSampler):
 
         y' = y + ∫ sum_k eps_k·l_k(u(s)) ds
 
-    with Lagrange's basis l_k at the newest `order` points. A method says what u is. Cost: one evaluation a step.
+    with Lagrange's basis l_k at the newest `order` points. A method says what u is. Cost: one
+    evaluation a step.
     """
 
     # A type checker takes an AbstractVar for an argument of __init__, a ClassVar not.
@@ -73,9 +74,7 @@ class AbstractAdamsBashforth(AbstractSampler):
             for weight, earlier in zip(weights, older, strict=False):
                 change += weight * (earlier - eps)
             results.append(euler + unit * change)
-        return state.moved(
-            by_order(self.usable_order(history.count, state, s), results), history
-        )
+        return state.moved(by_order(self.usable_order(history.count, state, s), results), history)
 
 
 class DEISSampler(AbstractAdamsBashforth):

@@ -1,8 +1,8 @@
 """What a sampler is: a method, a grid, a source of noise and numbers, and no network.
 
-A method defines `step`, from one level to the next cleaner one; a denoiser is bound when something is drawn. The same
-functions are scanned by jax in Python (`drive`) and exported as programs that the native loop calls: one definition
-of sampling, two drivers.
+A method defines `step`, from one level to the next cleaner one; a denoiser is bound when something
+is drawn. The same functions are scanned by jax in Python (`drive`) and exported as programs that
+the native loop calls: one definition of sampling, two drivers.
 """
 
 from abc import abstractmethod
@@ -30,8 +30,8 @@ class Bound(eqx.Module):
     """What a method sees of a denoiser while something is drawn: `denoise(x, level) -> Prediction`.
 
     - `denoiser`, `cond`: what is bound.
-    - `skips`: whether numbers with a neutral value are switched off at run time by a branch (`unless_neutral`). A
-      derivative by such a number must not be taken then.
+    - `skips`: whether numbers with a neutral value are switched off at run time by a branch
+      (`unless_neutral`). A derivative by such a number must not be taken then.
     """
 
     denoiser: AbstractDenoiser
@@ -52,7 +52,8 @@ class Bound(eqx.Module):
     ) -> TreeT:
         """`act()`, or `rest()` where the number has its neutral value, at which both must be equal.
 
-        A known number decides while tracing; an array by a branch if the driver wants that, else it is `act()`.
+        A known number decides while tracing; an array by a branch if the driver wants that, else it
+        is `act()`.
         """
         if isinstance(value, int | float):
             return rest() if value == neutral else act()
@@ -93,24 +94,26 @@ class Walk(eqx.Module):
 
 
 class AbstractSampler(AbstractValue):
-    """A way of turning noise into samples. A sampler of your own defines `step`, and `init` if it remembers.
+    """A way of turning noise into samples. A sampler of your own defines `step`, and `init` if it
+    remembers.
 
     - `grid`: at which levels it stops.
     - `noise`: where the noise of stochastic steps comes from.
 
     Class variables describe it in the catalogue and to drivers:
 
-    - `renoises`: whether each step adds noise back by the predicted eps, so that guidance that sets eps apart from x0
-      (`CFGPlusPlusGuidance`) is obeyed.
+    - `renoises`: whether each step adds noise back by the predicted eps, so that guidance that sets
+      eps apart from x0 (`CFGPlusPlusGuidance`) is obeyed.
     - `stochastic`: whether its steps draw noise.
     - `remembers`: whether its steps use those before, so that going back would mislead it.
-    - `evaluations`: calls of the denoiser in each step but the last, which takes one; None for as many as it needs.
-    - `chooses_levels`: whether it chooses its levels itself and walks on no grid. The number of steps is then the most
-      that an example may take, and one that does not arrive is not a number.
+    - `evaluations`: calls of the denoiser in each step but the last, which takes one; None for as
+      many as it needs.
+    - `chooses_levels`: whether it chooses its levels itself and walks on no grid. The number of
+      steps is then the most that an example may take, and one that does not arrive is not a number.
     - `reference`, `about`, `use`: where it is from, what it is, and when to use it.
 
-    **Raises:** `ValueError` if a declared number is out of its range, or a source of noise is given to a sampler that
-    draws none.
+    **Raises:** `ValueError` if a declared number is out of its range, or a source of noise is given
+    to a sampler that draws none.
     """
 
     grid: AbstractGrid = eqx.field(default=TrailingGrid(), kw_only=True)
@@ -129,12 +132,16 @@ class AbstractSampler(AbstractValue):
         check_numbers(self)
         if not self.stochastic and not isinstance(self.noise, IndependentNoise):
             raise ValueError(
-                f"{type(self).__name__} draws no noise of its own; leave out `noise`, or choose a stochastic sampler"
+                f"{type(self).__name__} draws no noise of its own; leave out `noise`, or "
+                "choose a stochastic sampler"
             )
 
     @property
     def deterministic(self) -> bool:
-        """Whether it is known that no step draws noise: for want of any, or by a number at its neutral value."""
+        """Whether it is known that no step draws noise.
+
+        For want of any, or by a number at its neutral value.
+        """
         switches = [n for n in numbers(self).values() if n.neutral is not None]
         return not self.stochastic or any(is_known(n.value, n.neutral) for n in switches)
 
@@ -149,8 +156,8 @@ class AbstractSampler(AbstractValue):
     def step(self, denoise: Bound, state: State, t: NoiseLevel, s: NoiseLevel) -> State:
         """One step, from level `t` to the cleaner level `s`: `state.moved(x_s)`.
 
-        Levels have the axes of x, so that `s.alpha * x0` means what it says. In the last step `s` is clean, and the
-        result is x0.
+        Levels have the axes of x, so that `s.alpha * x0` means what it says. In the last step `s`
+        is clean, and the result is x0.
         """
 
     def advance(self, denoise: Bound, walk: Walk, state: State) -> State:
@@ -187,12 +194,15 @@ class AbstractSamplerWrapper(AbstractSampler):
 
 
 def check_pair_kept(sampler: AbstractSampler, denoiser: AbstractDenoiser) -> None:
-    """**Raises:** `ValueError` if the denoiser sets eps apart from x0 and the sampler would misread that."""
+    """**Raises:** `ValueError` if the denoiser sets eps apart from x0 and the sampler would misread
+    that.
+    """
     if sampler.renoises or keeps_pair(denoiser):
         return
     breaks = next(g for g in guidance_of(denoiser) if not g.keeps_pair)
     raise ValueError(
-        f"{type(sampler).__name__} does not add noise back by the predicted eps, so {type(breaks).__name__} would be "
+        f"{type(sampler).__name__} does not add noise back by the predicted eps, so "
+        f"{type(breaks).__name__} would be "
         "misread; use DDIMSampler, or ClassifierFreeGuidance in its place"
     )
 

@@ -57,8 +57,8 @@ SAMPLERS: dict[str, AbstractSampler] = {
     "consistency": ConsistencySampler(),
 }
 
-# Those that take a solver of diffrax by its name: `diffrax:Tsit5` and so on. The SDE is rough, so that a tolerance as
-# small as the ODE's would take thousands of steps.
+# Those that take a solver of diffrax by its name: `diffrax:Tsit5` and so on. The SDE is rough, so
+# that a tolerance as small as the ODE's would take thousands of steps.
 FAMILIES: dict[str, AbstractSampler] = {
     "diffrax": DiffraxODESampler(),
     "adaptive": DiffraxAdaptiveSampler(),
@@ -81,7 +81,8 @@ def find_sampler(name: str) -> AbstractSampler:
         adaptive = FAMILIES[family].chooses_levels
         return dataclasses.replace(FAMILIES[family], solver=_solver(solver, adaptive=adaptive))
     raise ValueError(
-        f"unknown sampler {name!r}; choose one of {', '.join(SAMPLERS)}, or a solver of diffrax as in diffrax:Heun, "
+        f"unknown sampler {name!r}; choose one of {', '.join(SAMPLERS)}, or a solver of "
+        "diffrax as in diffrax:Heun, "
         "adaptive:Tsit5, sde:Euler, adaptive-sde:Heun"
     )
 
@@ -102,9 +103,7 @@ def with_grid(sampler: AbstractSampler, grid: AbstractGrid | str) -> AbstractSam
     **Raises:** `ValueError` for an unknown name, or a sampler that chooses its own levels.
     """
     if sampler.chooses_levels:
-        raise ValueError(
-            f"{type(sampler).__name__} chooses its own levels; leave out the grid"
-        )
+        raise ValueError(f"{type(sampler).__name__} chooses its own levels; leave out the grid")
     return dataclasses.replace(sampler, grid=find_grid(grid) if isinstance(grid, str) else grid)
 
 
@@ -116,7 +115,8 @@ def _solver(name: str, *, adaptive: bool) -> diffrax.AbstractSolver:
         raise ValueError(f"diffrax has {what} called {name!r}; e.g. Heun, Tsit5 or Dopri5")
     if issubclass(kind, diffrax.AbstractImplicitSolver):
         raise ValueError(
-            f"{name} is an implicit solver, whose root finding no sampler here provides; the probability flow is not "
+            f"{name} is an implicit solver, whose root finding no sampler here provides; the "
+            "probability flow is not "
             "stiff: choose an explicit one, e.g. Heun, Tsit5 or Dopri5"
         )
     return kind()

@@ -12,8 +12,9 @@ from diffusion_eqx.schedules import NoiseLevel
 class ConsistencySampler(AbstractSampler):
     """Predicts x0 and noises it afresh: x_s = alpha_s·x0 + temperature·sigma_s·z (algorithm 1).
 
-    For networks that map every noisy example to the end of its trajectory. With an ordinary denoiser, whose x0 is a
-    mean over many ends, samples are too smooth. Cost: one evaluation a step, 1 to 4 steps.
+    For networks that map every noisy example to the end of its trajectory. With an ordinary
+    denoiser, whose x0 is a mean over many ends, samples are too smooth. Cost: one evaluation a
+    step, 1 to 4 steps.
 
     - `temperature`: scale of the noise.
     """

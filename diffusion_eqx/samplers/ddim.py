@@ -19,11 +19,13 @@ class DDIMSampler(AbstractSampler):
         x_s = alpha_s·x0 + sigma_s·(sqrt(1 − v²)·eps + temperature·v·z),   z ~ N(0, I)
         v   = eta·sqrt(1 − SNR(t)/SNR(s))                                (Song et al. 2021, eqs. 12, 16)
 
-    - `eta`: 0 is deterministic, a first-order solver of the probability-flow ODE; 1 is DDPM's ancestral sampling.
+    - `eta`: 0 is deterministic, a first-order solver of the probability-flow ODE; 1 is DDPM's
+      ancestral sampling.
     - `temperature`: scale of the noise z.
 
-    Written in x/alpha and sigma/alpha these two are the Euler and Euler ancestral methods of k-diffusion, so there are
-    no classes of those names. Cost: one evaluation a step. A good default from 20 steps.
+    Written in x/alpha and sigma/alpha these two are the Euler and Euler ancestral methods of
+    k-diffusion, so there are no classes of those names. Cost: one evaluation a step. A good default
+    from 20 steps.
     """
 
     eta: Real = number(

@@ -1,5 +1,6 @@
 """A batch split over devices: the GPUs of a machine, or the cores of its CPU."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +19,9 @@ def split_over_devices(
 ) -> Any:
     """`function(shared, split)`, compiled, with the examples in `split` divided over all local devices.
 
-    Each device computes its own examples, and nothing passes between them, so results depend on the number of devices
-    only by rounding. Numbers of examples that the devices do not divide are filled up and cut again.
+    Each device computes its own examples, and nothing passes between them, so results depend on the
+    number of devices only by rounding. Numbers of examples that the devices do not divide are
+    filled up and cut again.
 
     - `function`: a module-level function. Whatever of `shared` is no array decides how it is compiled.
     - `split`: arrays whose first axis is that of the examples.
@@ -66,3 +68,27 @@ def _parts(
         out_specs=PartitionSpec(*(None,) * axis, _AXIS),
         check_vma=False,
     )(arrays, split)
+
+
+def use_all_cores(cores: int | None = None) -> int:
+    """Let jax see the CPU as several devices, over which drawing and training then divide each batch.
+
+    XLA runs much of a program on one core; divided, it uses them all. To be called before jax's
+    first computation. Accelerators are not affected.
+
+    - `cores`: how many, by default as many as this process may use.
+
+    Returns their number.
+
+    **Raises:** `RuntimeError` if jax has found its devices already.
+    """
+    if cores is None:
+        found = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+        cores = len(found) or os.cpu_count() or 1
+    try:
+        jax.config.update("jax_num_cpu_devices", cores)
+    except RuntimeError as error:
+        raise RuntimeError(
+            "use_all_cores must be called before jax's first computation; call it right after the imports"
+        ) from error
+    return cores

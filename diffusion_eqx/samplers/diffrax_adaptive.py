@@ -37,8 +37,8 @@ from diffusion_eqx.schedules import (
 
 # Rejections in a row after which an example is given up.
 _ATTEMPTS = 50
-# The first step to try, and the longest allowed, as parts of the whole way. A step as long as the way itself passes
-# over all that it should see, and its estimate of the error is of no use.
+# The first step to try, and the longest allowed, as parts of the whole way. A step as long as the
+# way itself passes over all that it should see, and its estimate of the error is of no use.
 _FIRST_STEP = 0.01
 _LONGEST_STEP = 0.1
 
@@ -54,16 +54,19 @@ class _Progress(eqx.Module):
 
 
 class DiffraxAdaptiveSampler(AbstractSampler):
-    """The probability-flow ODE, or the reverse SDE, by an adaptive solver of diffrax (Song et al. 2021, section 4.3).
+    """The probability-flow ODE, or the reverse SDE, by an adaptive solver of diffrax (Song et al.
+    2021, section 4.3).
 
-    Each example has steps of its own, so that it does not depend on its batch. The number of steps is the most that an
-    example may take. Those that arrive earlier wait. One that does not arrive comes out as not-a-number, and `sample`
-    says so. The last move, below the first timestep, returns x0. There is no grid.
+    Each example has steps of its own, so that it does not depend on its batch. The number of steps
+    is the most that an example may take. Those that arrive earlier wait. One that does not arrive
+    comes out as not-a-number, and `sample` says so. The last move, below the first timestep,
+    returns x0. There is no grid.
 
-    - `solver`: one that estimates its error: `diffrax.Tsit5()`, `diffrax.Dopri5()`; for the SDE `diffrax.Heun()`.
+    - `solver`: one that estimates its error: `diffrax.Tsit5()`, `diffrax.Dopri5()`; for the SDE
+      `diffrax.Heun()`.
     - `rtol`, `atol`: the tolerances of a step.
-    - `path`: with one, the reverse SDE along that Brownian path is solved in place of the ODE. Its steps need to be far
-      shorter for the same tolerance.
+    - `path`: with one, the reverse SDE along that Brownian path is solved in place of the ODE. Its
+      steps need to be far shorter for the same tolerance.
 
     Cost: the solver's stages for each attempt.
     """
@@ -165,7 +168,7 @@ class DiffraxAdaptiveSampler(AbstractSampler):
         _, _, y, moved = jax.lax.while_loop(unfinished, attempt, carry)
         return jnp.where(waiting, self._scale(schedule, moved.place) * y, x), moved
 
-    def _order(self, terms: Any) -> Real:
+    def _order(self, terms: Any) -> Any:
         order = self.solver.error_order(terms)
         assert order is not None, "an adaptive solver knows the order of its error"
         return order

@@ -31,8 +31,8 @@ from diffusion_eqx.schedules import NoiseLevel, over
 class AbstractDiffraxSampler(AbstractSampler):
     """One step of a diffrax solver for each step of a grid; the equation is the method's.
 
-    The last step, to the clean level, is Euler's, which returns x0: no network has learnt what lies below the first
-    timestep.
+    The last step, to the clean level, is Euler's, which returns x0: no network has learnt what lies
+    below the first timestep.
     """
 
     # A type checker takes an AbstractVar for an argument of __init__, a ClassVar not.
@@ -103,9 +103,7 @@ class DiffraxODESampler(AbstractDiffraxSampler):
     stochastic: ClassVar[bool] = False
     reference: ClassVar[str] = "Kidger 2021"
     about: ClassVar[str] = "the probability-flow ODE by a solver of diffrax, fixed steps"
-    use: ClassVar[str] = (
-        "research on solvers; `diffrax:Heun`, `diffrax:Tsit5`, `diffrax:Dopri5`, …"
-    )
+    use: ClassVar[str] = "research on solvers; `diffrax:Heun`, `diffrax:Tsit5`, `diffrax:Dopri5`, …"
 
     def place(self, level: NoiseLevel) -> Number:
         """u = alpha/(alpha + sigma)."""
@@ -123,12 +121,13 @@ class DiffraxODESampler(AbstractDiffraxSampler):
 class DiffraxSDESampler(AbstractDiffraxSampler):
     """The reverse SDE by a stochastic solver of diffrax, with fixed steps (Song et al. 2021, section 4.1).
 
-    - `solver`: `diffrax.Euler()` (Euler-Maruyama), `diffrax.Heun()` (Stratonovich and Itô are the same for noise that
-      does not depend on the state), `diffrax.SEA()`, `diffrax.ShARK()` or another for additive noise.
+    - `solver`: `diffrax.Euler()` (Euler-Maruyama), `diffrax.Heun()` (Stratonovich and Itô are the
+      same for noise that does not depend on the state), `diffrax.SEA()`, `diffrax.ShARK()` or
+      another for additive noise.
     - `temperature`: scale of the noise.
 
-    Cost: the solver's stages a step. Far more steps are needed than with `DPMSolverPlusPlusSampler(eta=1)`, which
-    integrates the linear part exactly.
+    Cost: the solver's stages a step. Far more steps are needed than with
+    `DPMSolverPlusPlusSampler(eta=1)`, which integrates the linear part exactly.
     """
 
     solver: diffrax.AbstractSolver = diffrax.Euler()

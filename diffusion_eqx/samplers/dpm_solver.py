@@ -19,24 +19,25 @@ from diffusion_eqx.schedules import NoiseLevel
 class DPMSolverPlusPlusSampler(AbstractSampler):
     """Multistep DPM-Solver++ of order 1, 2 or 3: 2M and 3M; with `eta` 1, SDE-DPM-Solver++ 2M and 3M.
 
-    With h = lambda_s − lambda_t and k = (1 + eta)·h (Lu et al. 2022, algorithm 2 and section 5; the third order and
-    general eta as in k-diffusion), D_0 the newest x0 and D_1, D_2 its divided differences:
+    With h = lambda_s − lambda_t and k = (1 + eta)·h (Lu et al. 2022, algorithm 2 and section 5; the
+    third order and general eta as in k-diffusion), D_0 the newest x0 and D_1, D_2 its divided
+    differences:
 
         x_s = (sigma_s/sigma_t)·e^(−eta·h)·x_t + alpha_s·(1 − e^(−k))·D_0
               + alpha_s·(phi2·D_1 − 2·phi3·D_2) + temperature·sigma_s·sqrt(1 − e^(−2·eta·h))·z
         phi2 = (e^(−k) − 1)/k + 1,   phi3 = phi2/k − 1/2
 
-    where order 2 has (1 − e^(−k))/2 in place of phi2. D_2 is half the second derivative, hence the factor 2. The
-    reference code and its descendants (diffusers, k-diffusion) lack it, which leaves their third order with the error
-    of a second.
+    where order 2 has (1 − e^(−k))/2 in place of phi2. D_2 is half the second derivative, hence the
+    factor 2. The reference code and its descendants (diffusers, k-diffusion) lack it, which leaves
+    their third order with the error of a second.
 
     - `eta`: 0 solves the probability-flow ODE, 1 the reverse SDE.
     - `temperature`: scale of the noise z.
     - `order`: 1, 2 or 3.
     - `published`: leave out the factor 2, as those do.
 
-    Cost: one evaluation a step. Order 2 is a sound choice from 10 steps, under strong guidance too; order 3 is more
-    accurate without guidance.
+    Cost: one evaluation a step. Order 2 is a sound choice from 10 steps, under strong guidance too;
+    order 3 is more accurate without guidance.
     """
 
     eta: Real = number(
@@ -75,15 +76,15 @@ class DPMSolverPlusPlusSampler(AbstractSampler):
             h0 = safe(t.lam - earlier[0])
             slope = (newest - older[0]) / h0
             results.append(first + 0.5 * s.alpha * decay * h * slope)
-        if self.order == 3:
-            h1 = safe(earlier[0] - earlier[1])
-            curvature = (slope - (older[0] - older[1]) / h1) / safe(t.lam - earlier[1])
-            phi2 = 1.0 - decay / k
-            # For short steps the difference would cancel in float32; there it is −k/6.
-            phi3 = jnp.where(k < 1e-2, k / -6.0, phi2 / k - 0.5)
-            factor = 1.0 if self.published else 2.0
-            change = phi2 * h * (slope + h0 * curvature) - factor * phi3 * h**2 * curvature
-            results.append(first + s.alpha * change)
+            if self.order == 3:
+                h1 = safe(earlier[0] - earlier[1])
+                curvature = (slope - (older[0] - older[1]) / h1) / safe(t.lam - earlier[1])
+                phi2 = 1.0 - decay / k
+                # For short steps the difference would cancel in float32; there it is −k/6.
+                phi3 = jnp.where(k < 1e-2, k / -6.0, phi2 / k - 0.5)
+                factor = 1.0 if self.published else 2.0
+                change = phi2 * h * (slope + h0 * curvature) - factor * phi3 * h**2 * curvature
+                results.append(first + s.alpha * change)
         x = by_order(falling_order(self.order, history.count, state, s), results)
 
         def noisy() -> Array:
@@ -96,9 +97,9 @@ class DPMSolverPlusPlusSampler(AbstractSampler):
 class DPMSolverPlusPlus2SSampler(AbstractSampler):
     """Singlestep DPM-Solver++ of order 2 (Lu et al. 2022, algorithm 1).
 
-    A second evaluation in the middle of each step, in lambda, takes the place of memory: x_s follows from the x0
-    predicted there. Cost: two evaluations a step, one in the last. For the same evaluations 2M is usually better; 2S
-    stands changes of the denoiser between steps.
+    A second evaluation in the middle of each step, in lambda, takes the place of memory: x_s
+    follows from the x0 predicted there. Cost: two evaluations a step, one in the last. For the same
+    evaluations 2M is usually better; 2S stands changes of the denoiser between steps.
     """
 
     grid: AbstractGrid = eqx.field(default=LogSNRGrid(), kw_only=True)

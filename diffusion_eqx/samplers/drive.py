@@ -39,7 +39,10 @@ class _Run(eqx.Module):
 
 
 class _Examples(eqx.Module):
-    """What each example of a run has of its own: `noise` to begin with, or noisy examples `x`, or neither."""
+    """What each example of a run has of its own.
+
+    `noise` to begin with, or noisy examples `x`, or neither.
+    """
 
     keys: BatchKeys
     cond: Cond
@@ -62,11 +65,12 @@ def sample(
 ) -> Decoded:
     """Draw `count` samples in `steps` steps from noise of `shape` each.
 
-    Sample k depends on `key` and k alone: `count=16` gives the same as `count=8` and then `count=8, first=8`, up to
-    rounding. The examples are divided over all local devices. Numbers of the sampler, the guidance and the schedule
-    cost no new compile.
+    Sample k depends on `key` and k alone: `count=16` gives the same as `count=8` and then `count=8,
+    first=8`, up to rounding. The examples are divided over all local devices. Numbers of the
+    sampler, the guidance and the schedule cost no new compile.
 
-    - `steps`: an array makes one program for every number of steps, through which no gradient flows backwards.
+    - `steps`: an array makes one program for every number of steps, through which no gradient flows
+      backwards.
     - `cond`: a bare array, or a dict of arrays by name, with one entry for each example or one for all.
     - `guidance`: one or several, the innermost first, around the denoiser.
     - `first`: the number of the first sample.
@@ -74,8 +78,9 @@ def sample(
 
     Returns (count, *shape), or what `decode` makes of that.
 
-    **Raises:** `ValueError` if count, steps, key or cond do not fit, or for guidance that the sampler would misread;
-    `ArithmeticError` if an adaptive sampler needs more steps than it may take.
+    **Raises:** `ValueError` if count, steps, key or cond do not fit, or for guidance that the
+    sampler would misread; `ArithmeticError` if an adaptive sampler needs more steps than it may
+    take.
     """
     if not isinstance(count, int) or count < 1:
         raise ValueError(f"count must be a whole number of samples, at least 1; got {count}")
@@ -122,8 +127,8 @@ def sample_between(
 ) -> Decoded:
     """Sample only between two points of the grid, for editing; otherwise as `sample_from`.
 
-    `x`: examples as noisy as the grid's level at index `begin`. Returns them at index `end`, where `end=steps` is the
-    clean end.
+    `x`: examples as noisy as the grid's level at index `begin`. Returns them at index `end`, where
+    `end=steps` is the clean end.
 
     **Raises:** `ValueError` as `sample_from`, or unless 0 <= begin < end <= steps.
     """
@@ -133,9 +138,7 @@ def sample_between(
         )
     keys = image_keys(_key_for(sampler, key), len(x))
     examples = _Examples(keys, fit_cond(cond, len(x)), x=x)
-    run = _plan(
-        denoiser, sampler, guidance, steps, decode, shape=x.shape[1:], begin=begin, end=end
-    )
+    run = _plan(denoiser, sampler, guidance, steps, decode, shape=x.shape[1:], begin=begin, end=end)
     return _arrived(sampler, split_over_devices(_sampled, run, examples))
 
 
@@ -153,10 +156,11 @@ def trajectory(
     first: int | Int[Array, ""] = 0,
     decode: Decode | None = None,
 ) -> Float[Array, "snapshots batch *decoded"]:
-    """Sample, keeping a snapshot at the start, after every `every` steps, and at the end; otherwise as `sample`.
+    """Sample, keeping a snapshot at the start, after every `every` steps, and at the end; otherwise
+    as `sample`.
 
-    Returns (1 + ceil(steps/every), count, *shape). The last snapshot equals the result of `sample`. Other states are
-    never stored.
+    Returns (1 + ceil(steps/every), count, *shape). The last snapshot equals the result of `sample`.
+    Other states are never stored.
 
     **Raises:** `ValueError` as `sample`, or unless 1 <= every <= steps.
     """
@@ -190,7 +194,8 @@ def fit_cond(cond: Cond, count: int) -> Cond:
         entries = 1 if array.ndim == 0 else array.shape[0]
         if entries not in (1, count):
             raise ValueError(
-                f"cond{name} has {entries} entries, but {count} examples are drawn; give one for each, or one for all"
+                f"cond{name} has {entries} entries, but {count} examples are drawn; give one "
+                "for each, or one for all"
             )
         array = array[None] if array.ndim == 0 else array
         return jnp.broadcast_to(array, (count, *array.shape[1:]))
@@ -237,7 +242,11 @@ def _start(run: _Run, examples: _Examples) -> tuple[Bound, Walk, State]:
     walk = Walk.of(run.sampler.grid, run.denoiser.schedule, run.steps)
     if examples.x is not None:
         index = jnp.asarray(run.begin, jnp.int32)
-        return denoise, walk, run.sampler.begin(denoise, walk, examples.x, index, keys=examples.keys)
+        return (
+            denoise,
+            walk,
+            run.sampler.begin(denoise, walk, examples.x, index, keys=examples.keys),
+        )
     noise = draw(examples.keys, 0, run.shape) if examples.noise is None else examples.noise
     state = begin_from_noise(run.sampler, denoise, walk, noise, keys=examples.keys)
     return denoise, walk, state
@@ -286,7 +295,8 @@ def _arrived(sampler: AbstractSampler, samples: Decoded) -> Decoded:
     lost = int(jnp.sum(~jnp.isfinite(samples.reshape(len(samples), -1)).all(axis=1)))
     if lost:
         raise ArithmeticError(
-            f"{lost} of {len(samples)} samples did not arrive in the steps allowed to {type(sampler).__name__}; allow "
+            f"{lost} of {len(samples)} samples did not arrive in the steps allowed to "
+            f"{type(sampler).__name__}; allow "
             "more steps, or a larger tolerance (rtol and atol)"
         )
     return samples

@@ -1,28 +1,29 @@
 """Grids: at which levels a sampler stops on its way from noise to image.
 
-A grid is a pure function of the step's index and the number of steps, so that both may be chosen at run time, in an
-exported program too, and differ from image to image. Index 0 is the start; index `steps` is the end, the clean level.
+A grid is a pure function of the step's index and the number of steps, so that both may be chosen at
+run time, in an exported program too, and differ from image to image. Index 0 is the start; index
+`steps` is the end, the clean level.
 
-Grids in sigma run over s = sigma/alpha, from its largest value, at t = 1, to its value at the first timestep, the
-least noise that a network has learnt, and then to 0.
+Grids in sigma run over s = sigma/alpha, from its largest value, at t = 1, to its value at the first
+timestep, the least noise that a network has learnt, and then to 0.
 """
 
 import math
 from abc import abstractmethod
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from diffusion_eqx._typing import Real
 from diffusion_eqx._values import AbstractValue, as_real, real
 from diffusion_eqx.schedules import AbstractSchedule, NoiseLevel
-import equinox as eqx
 
 Index = Int[Array, "..."]
 
-# Where a schedule has no signal at t = 1, sigma/alpha has no largest value; a grid in sigma then goes from t = 1 to
-# this.
+# Where a schedule has no signal at t = 1, sigma/alpha has no largest value; a grid in sigma then
+# goes from t = 1 to this.
 _LARGEST_SIGMA = 500.0
 # Up to here 2·T·steps fits into 32 bits, so that rounding can be exact.
 _MOST_EXACT = 32_000
@@ -35,8 +36,8 @@ class AbstractGrid(AbstractValue):
     def __call__(self, schedule: AbstractSchedule, index: Index, steps: Index) -> NoiseLevel:
         """The level at `index`, ever cleaner; at `index == steps`, the clean one.
 
-        `index` and `steps` are integer arrays, which broadcast: an `arange` of indices gives a whole table, and one
-        index for each image a level for each.
+        `index` and `steps` are integer arrays, which broadcast: an `arange` of indices gives a
+        whole table, and one index for each image a level for each.
         """
 
     def check(self, schedule: AbstractSchedule, steps: int) -> None:
@@ -77,8 +78,8 @@ class UniformGrid(AbstractGrid):
 class TrailingGrid(AbstractTimestepGrid):
     """Equal spacing over the integer timesteps, from the last one (Lin et al. 2024, table 2).
 
-    timestep + 1 = T·(steps − index)/steps, rounded, halves upwards. diffusers rounds halves to even, so that a few
-    timesteps differ by one.
+    timestep + 1 = T·(steps − index)/steps, rounded, halves upwards. diffusers rounds halves to
+    even, so that a few timesteps differ by one.
     """
 
     def timestep(self, total: int, index: Index, steps: Index) -> Index:
@@ -89,8 +90,9 @@ class TrailingGrid(AbstractTimestepGrid):
 class LeadingGrid(AbstractTimestepGrid):
     """Multiples of T // steps, from 0 upwards, traversed downwards (Ho et al. 2020; DDIM's default).
 
-    timestep = (steps − 1 − index)·(T // steps). The start is below t = 1 unless steps = T, although the network sees
-    pure noise of the level's sigma there: `TrailingGrid` is the sounder choice for few steps.
+    timestep = (steps − 1 − index)·(T // steps). The start is below t = 1 unless steps = T, although
+    the network sees pure noise of the level's sigma there: `TrailingGrid` is the sounder choice for
+    few steps.
     """
 
     def timestep(self, total: int, index: Index, steps: Index) -> Index:
@@ -101,8 +103,9 @@ class LeadingGrid(AbstractTimestepGrid):
 class LinspaceGrid(AbstractTimestepGrid):
     """Equal spacing over the integer timesteps with both ends (Nichol & Dhariwal 2021, section 4).
 
-    timestep = (T − 1)·(steps − 1 − index)/(steps − 1), rounded, halves upwards. The last step begins at timestep 0,
-    where next to nothing is left to do. diffusers cuts off instead of rounding.
+    timestep = (T − 1)·(steps − 1 − index)/(steps − 1), rounded, halves upwards. The last step
+    begins at timestep 0, where next to nothing is left to do. diffusers cuts off instead of
+    rounding.
     """
 
     def timestep(self, total: int, index: Index, steps: Index) -> Index:
@@ -125,7 +128,10 @@ class AbstractSigmaGrid(AbstractGrid):
         """The s to begin at and the last before 0, each None for the schedule's own."""
 
     def __call__(self, schedule: AbstractSchedule, index: Index, steps: Index) -> NoiseLevel:
-        """The level at `index`: at the start that of t = 1, unless the grid begins elsewhere; clean at the end."""
+        """The level at `index`.
+
+        At the start that of t = 1, unless the grid begins elsewhere; clean at the end.
+        """
         sigma_max, sigma_min = self.limits()
         highest, lowest = schedule.at(1.0), schedule.at(1.0 / schedule.num_timesteps)
         high = jnp.where(highest.alpha > 0.0, -highest.lam, math.log(_LARGEST_SIGMA))
@@ -198,10 +204,10 @@ class LogSNRGrid(AbstractSigmaGrid):
 class FocusedGrid(AbstractSigmaGrid):
     """Equal spacing in asinh((lambda − center)/width), lambda = log(alpha/sigma) = −log s.
 
-    Like `LogSNRGrid` near `center`, where most of an image is decided, and ever longer steps far from it: above, where
-    only noise is left to remove, and below, where all is noise. The default center is where noise is about as large
-    as the spread of data in [−1, 1]. Meant for few steps; ours, found with the exact denoiser of a mixture
-    (`benchmarks/solver_accuracy.py`).
+    Like `LogSNRGrid` near `center`, where most of an image is decided, and ever longer steps far
+    from it: above, where only noise is left to remove, and below, where all is noise. The default
+    center is where noise is about as large as the spread of data in [−1, 1]. Meant for few steps;
+    ours, found with the exact denoiser of a mixture (`benchmarks/solver_accuracy.py`).
     """
 
     center: Real = real(1.0)

@@ -28,8 +28,8 @@ class HeunSampler(AbstractSampler):
 
     The last step, to s' = 0, is Euler's.
 
-    - `churn`: S_churn. Above 0, noise is added before each step whose s lies in [`churn_min`, `churn_max`], raising it
-      to s·(1 + min(churn/steps, sqrt(2) − 1)).
+    - `churn`: S_churn. Above 0, noise is added before each step whose s lies in [`churn_min`,
+      `churn_max`], raising it to s·(1 + min(churn/steps, sqrt(2) − 1)).
     - `temperature`: S_noise, scale of that noise.
 
     Cost: two evaluations a step, one in the last. Accurate from about 20 evaluations.

@@ -1,7 +1,8 @@
 """What methods share that use the predictions of earlier steps.
 
-A multistep method fits a polynomial to the newest predictions and integrates it over the step, which raises the order
-without further evaluations. It begins at order 1, when there is nothing to look back on, and gains one with each step.
+A multistep method fits a polynomial to the newest predictions and integrates it over the step,
+which raises the order without further evaluations. It begins at order 1, when there is nothing to
+look back on, and gains one with each step.
 """
 
 from collections.abc import Sequence
@@ -39,17 +40,15 @@ class History(eqx.Module):
     def push(self, prediction: Batch, lam: Number) -> "History":
         """With one more prediction, made at lambda; the oldest is dropped."""
         lam = jnp.broadcast_to(lam, self.lams[0].shape)
-        return History(
-            (prediction, *self.predictions[:-1]), (lam, *self.lams[:-1]), self.count + 1
-        )
+        return History((prediction, *self.predictions[:-1]), (lam, *self.lams[:-1]), self.count + 1)
 
 
 def falling_order(order: int, count: Order, state: State, s: NoiseLevel) -> Order:
     """The order of a step to level `s`: as many predictions as there are, at most `order`.
 
-    A step to a clean level is infinitely long in lambda, so its order is 1. With fewer than 15 steps the last is of
-    order 1 in any case, and the one before at most of order 2: extrapolation over their long intervals is unstable
-    (Lu et al. 2022, appendix of DPM-Solver++).
+    A step to a clean level is infinitely long in lambda, so its order is 1. With fewer than 15
+    steps the last is of order 1 in any case, and the one before at most of order 2: extrapolation
+    over their long intervals is unstable (Lu et al. 2022, appendix of DPM-Solver++).
     """
     left, steps = state.column(state.left), state.column(state.steps)
     few = steps < 15
@@ -73,9 +72,9 @@ def safe(difference: Number) -> Number:
 def weights_for_moments(nodes: Sequence[Number], moments: Sequence[Number]) -> list[Number]:
     """Weights w with sum_k w_k·nodes_k^i = moments_i for i = 0, 1, …
 
-    So sum_k w_k·f(nodes_k) is the exact integral of every polynomial f of lower degree than there are nodes, if
-    `moments_i` is that of the i-th power. By Lagrange's basis; not by a linear solver, whose LAPACK call no exported
-    program could hold.
+    So sum_k w_k·f(nodes_k) is the exact integral of every polynomial f of lower degree than there
+    are nodes, if `moments_i` is that of the i-th power. By Lagrange's basis; not by a linear
+    solver, whose LAPACK call no exported program could hold.
     """
     weights = []
     for k, node in enumerate(nodes):

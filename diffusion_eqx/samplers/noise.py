@@ -35,8 +35,8 @@ def draw(
 ) -> Batch:
     """Standard normal noise, one example of `shape` for each key.
 
-    `role`: what the noise is for, one number for all examples or one for each. One key gives independent noise for
-    each role.
+    `role`: what the noise is for, one number for all examples or one for each. One key gives
+    independent noise for each role.
     """
     roles = jnp.broadcast_to(jnp.asarray(role, jnp.int32), keys.shape)
     return jax.vmap(lambda key, role: exact_normal(jax.random.fold_in(key, role), shape))(

@@ -19,8 +19,9 @@ class PredictorCorrectorSampler(AbstractSampler):
 
         x ← x + e·score + temperature·sqrt(2·e)·z,   e = 2·(snr·sigma)²
 
-    This is their e = 2·(snr·|z|/|score|)² with the norms' expectations, sqrt(d) and sqrt(d)/sigma, in place of the
-    norms, which are those of a batch there and would bias examples of few dimensions.
+    This is their e = 2·(snr·|z|/|score|)² with the norms' expectations, sqrt(d) and sqrt(d)/sigma,
+    in place of the norms, which are those of a batch there and would bias examples of few
+    dimensions.
 
     - `snr`: how far the corrector moves: about 0.16.
     - `temperature`: scale of the noise of both.

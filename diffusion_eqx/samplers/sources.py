@@ -33,9 +33,10 @@ class IndependentNoise(AbstractNoise):
 class BrownianNoise(AbstractNoise):
     """Increments of one Brownian path in lambda = log(alpha/sigma), divided by their standard deviation.
 
-    The path of an image depends on its key alone, so taking more or fewer steps refines the same path and keeps the
-    image's shape, which fresh noise would not. The path is found by halving intervals `depth` times (a Brownian bridge
-    at each; Li et al. 2020, section 4), and is linear below. Cost: 2·depth + 2 draws of noise a step.
+    The path of an image depends on its key alone, so taking more or fewer steps refines the same
+    path and keeps the image's shape, which fresh noise would not. The path is found by halving
+    intervals `depth` times (a Brownian bridge at each; Li et al. 2020, section 4), and is linear
+    below. Cost: 2·depth + 2 draws of noise a step.
     """
 
     depth: int = eqx.field(static=True, default=18)

@@ -32,18 +32,18 @@ class _Memory(eqx.Module):
 class UniPCSampler(AbstractSampler):
     """The unified predictor-corrector with B(h) = e^(−h) − 1, `bh2`, in x0 (Zhao et al. 2023, section 3).
 
-    The evaluation at a point first corrects the step that led there (UniC), then predicts the next one (UniP). With
-    D_k = (x0_k − x0)/r_k at earlier nodes r_k = (lambda_k − lambda_t)/h,
+    The evaluation at a point first corrects the step that led there (UniC), then predicts the next
+    one (UniP). With D_k = (x0_k − x0)/r_k at earlier nodes r_k = (lambda_k − lambda_t)/h,
 
         x_s = (sigma_s/sigma_t)·x_t + alpha_s·(1 − e^(−h))·(x0 + sum_k rho_k·D_k)
 
-    where rho integrates polynomials of the order exactly. The corrector, which also knows the prediction at s (r = 1),
-    raises the order by one.
+    where rho integrates polynomials of the order exactly. The corrector, which also knows the
+    prediction at s (r = 1), raises the order by one.
 
     - `order`: of the predictor: 1, 2 or 3.
 
-    Cost: one evaluation a step. Of order 2, with the corrector's 3, it is the most accurate of all on the mixture of
-    `benchmarks/solver_accuracy.py` at 5 to 50 steps.
+    Cost: one evaluation a step. Of order 2, with the corrector's 3, it is the most accurate of all
+    on the mixture of `benchmarks/solver_accuracy.py` at 5 to 50 steps.
     """
 
     order: Literal[1, 2, 3] = eqx.field(static=True, default=2)
@@ -52,9 +52,7 @@ class UniPCSampler(AbstractSampler):
     stochastic: ClassVar[bool] = False
     remembers: ClassVar[bool] = True
     reference: ClassVar[str] = "Zhao et al. 2023"
-    about: ClassVar[str] = (
-        "predictor of second and corrector of third order, one evaluation a step"
-    )
+    about: ClassVar[str] = "predictor of second and corrector of third order, one evaluation a step"
     use: ClassVar[str] = "recommended, from 5 steps"
 
     def init(self, denoise: Bound, x: Batch, t: NoiseLevel, s: NoiseLevel) -> _Memory:
@@ -68,9 +66,7 @@ class UniPCSampler(AbstractSampler):
         x0, _ = denoise(state.x, t)
         left = state.column(state.left)
         before = state.memory.history
-        x = jnp.where(
-            before.count > 0, self._corrected(state.memory, x0, t, left + 1), state.x
-        )
+        x = jnp.where(before.count > 0, self._corrected(state.memory, x0, t, left + 1), state.x)
 
         history = before.push(x0, t.lam)
         _, *earlier = history.lams

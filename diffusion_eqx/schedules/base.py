@@ -1,8 +1,9 @@
 """What a schedule is: alpha(t) and sigma(t), and all that follows from them.
 
-A clean example x0 becomes x = alpha(t)·x0 + sigma(t)·eps with eps ~ N(0, I). Time runs from 0, clean, to 1, the
-most noise. Everything else is derived here, once. x is also the solution at t of the linear SDE
-dx = f(t)·x dt + g(t) dW from x0 (Kingma et al. 2021, section 3; Song et al. 2021, appendix B):
+A clean example x0 becomes x = alpha(t)·x0 + sigma(t)·eps with eps ~ N(0, I). Time runs from 0,
+clean, to 1, the most noise. Everything else is derived here, once. x is also the solution at t of
+the linear SDE dx = f(t)·x dt + g(t) dW from x0 (Kingma et al. 2021, section 3; Song et al. 2021,
+appendix B):
 
     log_snr(t)   = log(alpha² / sigma²)
     drift f(t)   = alpha' / alpha
@@ -11,8 +12,8 @@ dx = f(t)·x dt + g(t) dW from x0 (Kingma et al. 2021, section 3; Song et al. 20
 The contract of every schedule: alpha(0) = 1, sigma(0) = 0, alpha >= 0, and a log-SNR that falls strictly. A
 schedule checks it when it is made of known numbers.
 
-Discrete timesteps 0 … T−1, in which networks are trained, are the times t = (timestep + 1)/T. The first of them,
-1/T, is the least noise that a network has learnt to remove.
+Discrete timesteps 0 … T−1, in which networks are trained, are the times t = (timestep + 1)/T. The
+first of them, 1/T, is the least noise that a network has learnt to remove.
 """
 
 from abc import abstractmethod
@@ -42,8 +43,8 @@ _ROUNDING = 1e-4
 class AbstractSchedule(AbstractValue):
     """alpha(t) and sigma(t) for t in [0, 1]. A schedule of your own defines just these two.
 
-    It may also define `log_snr` and its inverse, `time_of_log_snr`, where these have a closed form: then they are
-    faster and keep more digits than what is derived here.
+    It may also define `log_snr` and its inverse, `time_of_log_snr`, where these have a closed form:
+    then they are faster and keep more digits than what is derived here.
 
     - `num_timesteps`: T, how finely [0, 1] is divided where integer timesteps are spoken of.
 
@@ -74,8 +75,8 @@ class AbstractSchedule(AbstractValue):
     def time_of_log_snr(self, log_snr: Float[Array, "*s"]) -> Float[Array, "*s"]:
         """The time at which the log-SNR has a given value: the inverse of `log_snr`.
 
-        By bisection and one step of Newton's method, so that it holds for every schedule, and its derivative is
-        that of the inverse function.
+        By bisection and one step of Newton's method, so that it holds for every schedule, and its
+        derivative is that of the inverse function.
         """
         bisections = 60 if log_snr.dtype == jnp.float64 else 30
 
@@ -107,8 +108,8 @@ class AbstractSchedule(AbstractValue):
     def at(self, time: Any) -> NoiseLevel:
         """The level at a time in [0, 1], or the levels at an array of times.
 
-        **Raises:** `ValueError` for integers, which are timesteps (`at_timestep`), and for known times outside
-        [0, 1].
+        **Raises:** `ValueError` for integers, which are timesteps (`at_timestep`), and for known
+        times outside [0, 1].
         """
         t = _as_time(time)
         # Where nothing is left of the noise, a square root in sigma has no slope; so it is not asked there.
@@ -155,8 +156,8 @@ class AbstractSchedule(AbstractValue):
     def timestep_of(self, level: NoiseLevel) -> Float[Array, "..."]:
         """The real-valued timestep t·T − 1 of a level, which networks are told.
 
-        Times that came from integers give those integers exactly: a difference of float32's rounding would be
-        magnified by the high frequencies of a time embedding.
+        Times that came from integers give those integers exactly: a difference of float32's
+        rounding would be magnified by the high frequencies of a time embedding.
         """
         real = level.time * self.num_timesteps - 1.0
         nearest = jnp.round(real)
@@ -194,7 +195,9 @@ def unit_pair(
 
 
 def check_contract(schedule: AbstractSchedule) -> None:
-    """**Raises:** `ValueError` naming what is broken of the contract of schedules, if all numbers are known."""
+    """**Raises:** `ValueError` naming what is broken of the contract of schedules, if all numbers
+    are known.
+    """
     if is_traced(schedule):
         return
     with jax.ensure_compile_time_eval():
@@ -205,8 +208,10 @@ def check_contract(schedule: AbstractSchedule) -> None:
     # NaN fails each of these comparisons, so they are written as what must hold.
     if not (abs(alpha[0] - 1.0) <= _ROUNDING and abs(sigma[0]) <= _ROUNDING):
         raise ValueError(
-            f"{name} must begin clean: alpha(0) = 1 and sigma(0) = 0, so that the last step returns x0; got "
-            f"alpha(0) = {alpha[0]:.4g} and sigma(0) = {sigma[0]:.4g}. Let both run to these values at t = 0"
+            f"{name} must begin clean: alpha(0) = 1 and sigma(0) = 0, so that the last step "
+            "returns x0; got "
+            f"alpha(0) = {alpha[0]:.4g} and sigma(0) = {sigma[0]:.4g}. Let both run to these "
+            "values at t = 0"
         )
     if not (np.all(alpha >= -1e-6) and np.all(sigma >= 0.0)):
         raise ValueError(
@@ -219,7 +224,8 @@ def check_contract(schedule: AbstractSchedule) -> None:
     if not np.all(falls | outside):
         where = float(t[1:][np.argmin(falls | outside)])
         raise ValueError(
-            f"{name} must have a log-SNR that falls strictly from t = 0 to t = 1; near t = {where:.3f} it does "
+            f"{name} must have a log-SNR that falls strictly from t = 0 to t = 1; near t = "
+            f"{where:.3f} it does "
             "not. Check that alpha falls and sigma grows there, each as a formula without cancellation"
         )
 
@@ -228,7 +234,8 @@ def _as_time(time: Any) -> Float[Array, "..."]:
     value = jnp.asarray(time)
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(
-            f"a time is a real number in [0, 1]; got {time}, of type {value.dtype}. For an integer timestep use "
+            f"a time is a real number in [0, 1]; got {time}, of type {value.dtype}. For an "
+            "integer timestep use "
             "`schedule.at_timestep`"
         )
     _refuse_outside(value, 0.0, 1.0, "time")
@@ -236,7 +243,7 @@ def _as_time(time: Any) -> Float[Array, "..."]:
     return value.astype(jnp.float32) if value.dtype.itemsize < 4 else value
 
 
-def _refuse_outside(value: Array, low: float, high: float, what: str) -> None:
+def _refuse_outside(value: Array, low: float | int, high: float | int, what: str) -> None:
     if isinstance(value, Tracer):
         return
     known = np.asarray(value)

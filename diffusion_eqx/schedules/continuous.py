@@ -48,7 +48,9 @@ class VPSchedule(AbstractSchedule):
         return log_alpha_bar - safe_log(-jnp.expm1(log_alpha_bar))
 
     def time_of_log_snr(self, log_snr: Float[Array, "*s"]) -> Float[Array, "*s"]:
-        """The positive root of a quadratic equation, alpha_bar being the logistic function of the log-SNR."""
+        """The positive root of a quadratic equation, alpha_bar being the logistic function of the
+        log-SNR.
+        """
         depth = 2.0 * jax.nn.softplus(-log_snr)
         slope = self.beta_max - self.beta_min
         root = jnp.sqrt(self.beta_min**2 + slope * depth)
@@ -62,10 +64,11 @@ class VPSchedule(AbstractSchedule):
 
 
 class AbstractExplodingSchedule(AbstractSchedule):
-    """Variance exploding: alpha = 1; sigma grows from `sigma_min` at the first timestep to `sigma_max` at t = 1.
+    """Variance exploding: alpha = 1; sigma grows from `sigma_min` at the first timestep to
+    `sigma_max` at t = 1.
 
-    A schedule says how sigma grows with u = (t − 1/T)/(1 − 1/T), from 0 to 1. Below the first timestep sigma falls
-    linearly to 0.
+    A schedule says how sigma grows with u = (t − 1/T)/(1 − 1/T), from 0 to 1. Below the first
+    timestep sigma falls linearly to 0.
 
     **Raises:** `ValueError` unless 0 < sigma_min < sigma_max and there are at least two timesteps.
     """
@@ -145,8 +148,8 @@ class VESchedule(AbstractExplodingSchedule):
 class EDMSchedule(AbstractExplodingSchedule):
     """The noise levels of Karras et al. (2022, eq. 5), equally spaced in t.
 
-    sigma = (sigma_min^(1/rho) + u·(sigma_max^(1/rho) − sigma_min^(1/rho)))^rho. Time is only a label here: what
-    matters to networks (by `EDMPrediction`) and samplers is sigma.
+    sigma = (sigma_min^(1/rho) + u·(sigma_max^(1/rho) − sigma_min^(1/rho)))^rho. Time is only a
+    label here: what matters to networks (by `EDMPrediction`) and samplers is sigma.
     """
 
     sigma_min: Real = real(0.002)

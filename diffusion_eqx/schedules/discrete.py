@@ -43,12 +43,11 @@ class DiscreteSchedule(AbstractSchedule):
         self.num_timesteps = len(betas)
 
     def _log_alpha_bar_at(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
-        # A node's own time gives the node itself: rounding of t·T would be magnified where the table is steep.
+        # A node's own time gives the node itself: rounding of t·T would be magnified where the
+        # table is steep.
         real = t * self.num_timesteps
         nearest = jnp.round(real)
-        snapped = jnp.where(
-            jnp.abs(real - nearest) <= self.num_timesteps * 2.0**-21, nearest, real
-        )
+        snapped = jnp.where(jnp.abs(real - nearest) <= self.num_timesteps * 2.0**-21, nearest, real)
         position = real + jax.lax.stop_gradient(snapped - real)
         left = jnp.clip(jnp.floor(position).astype(jnp.int32), 0, self.num_timesteps - 1)
         fraction = position - left.astype(position.dtype)

@@ -7,17 +7,19 @@ from jaxtyping import Array, Bool, Float
 
 from diffusion_eqx._typing import Batch
 
-# The log-SNR is kept within these, so that it and its slope are finite. Below, float32 loses the signal in the
-# rounding of the noise. Above, there is no noise, and 1 − exp(−h) is 1 for a step of length h up to there.
+# The log-SNR is kept within these, so that it and its slope are finite. Below, float32 loses the
+# signal in the rounding of the noise. Above, there is no noise, and 1 − exp(−h) is 1 for a step of
+# length h up to there.
 LEAST_LOG_SNR, GREATEST_LOG_SNR = -34.0, 80.0
 
 
 class NoiseLevel(eqx.Module):
     """A level of noise: a noisy example there is x = alpha·x0 + sigma·eps with eps ~ N(0, I).
 
-    A schedule makes levels (`at`, `at_timestep`, `at_log_snr`, `at_ratio`). Every field has shape (), one level
-    for all examples, or (batch,), one for each. Inside a sampler's step a level for each example has the axes of
-    x instead, (batch, 1, …, 1), so that `level.alpha * x` means what it says.
+    A schedule makes levels (`at`, `at_timestep`, `at_log_snr`, `at_ratio`). Every field has shape
+    (), one level for all examples, or (batch,), one for each. Inside a sampler's step a level for
+    each example has the axes of x instead, (batch, 1, …, 1), so that `level.alpha * x` means what
+    it says.
 
     - `time`: in [0, 1]; 0 is clean, 1 is the most noise. It is a label, and what networks are told.
     - `alpha`, `sigma`: scale of the signal, standard deviation of the noise.
@@ -45,12 +47,18 @@ class NoiseLevel(eqx.Module):
         return level.alpha * x0 + level.sigma * eps
 
     def eps(self, x: Batch, x0: Batch) -> Batch:
-        """The noise in `x` if the clean example is `x0`: (x − alpha·x0)/sigma. Not defined at a clean level."""
+        """The noise in `x` if the clean example is `x0`.
+
+        (x − alpha·x0)/sigma. Not defined at a clean level.
+        """
         level = self.over(x)
         return (x - level.alpha * x0) / level.sigma
 
     def x0(self, x: Batch, eps: Batch) -> Batch:
-        """The clean example in `x` if the noise is `eps`: (x − sigma·eps)/alpha. Not defined without signal."""
+        """The clean example in `x` if the noise is `eps`.
+
+        (x − sigma·eps)/alpha. Not defined without signal.
+        """
         level = self.over(x)
         return (x - level.sigma * eps) / level.alpha
 

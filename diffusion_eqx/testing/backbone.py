@@ -25,8 +25,8 @@ def check_backbone(
 
     The laws:
 
-    - `backbone(x, c_noise, cond, key=key)` gives a finite batch of the dtype of `x` and the shape of `x`, or of
-      twice its channels where the variance is learnt.
+    - `backbone(x, c_noise, cond, key=key)` gives a finite batch of the dtype of `x` and the shape
+      of `x`, or of twice its channels where the variance is learnt.
     - Each example depends on itself alone: not on its batch, nor on the level or condition of others.
     - `key=None` is the network without chance: twice the same.
     - It compiles, and `vmap` over several batches gives what each batch gives.
@@ -75,8 +75,8 @@ def _call(backbone: Any, x: Batch, c_noise: Array, cond: Cond) -> Array:
 
 def _distance(a: Array, b: Array) -> float:
     """The greatest difference, relative to the size of `a`."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return float(np.abs(a - b).max() / max(np.sqrt(np.mean(a**2)), 1e-3))
+    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return float(np.abs(first - second).max() / max(np.sqrt(np.mean(first**2)), 1e-3))
 
 
 def _apart(backbone: Any, x: Batch, c_noise: Array, cond: Cond, output: Array) -> None:

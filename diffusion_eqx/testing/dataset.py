@@ -13,11 +13,12 @@ def check_dataset(data: Dataset, *, images: bool = True) -> None:
 
     - It has the members of `Dataset`, and some examples.
     - A batch holds `batch_size` finite examples of its shape: floating-point numbers, or bytes for pixels.
-    - Pixels that are no bytes lie in [−1, 1], on both sides of 0 (`images=False` leaves this out, for latents).
-    - Labels are integers, 0 ≤ label < num_classes, one for each example; no labels, no classes. Names are as
-      many as classes, or none.
-    - Batch i depends on the seed and on i alone: asked twice, out of order, or of a second stream, it is the
-      same; another seed or another i gives another one.
+    - Pixels that are no bytes lie in [−1, 1], on both sides of 0 (`images=False` leaves this out,
+      for latents).
+    - Labels are integers, 0 ≤ label < num_classes, one for each example; no labels, no classes.
+      Names are as many as classes, or none.
+    - Batch i depends on the seed and on i alone: asked twice, out of order, or of a second stream,
+      it is the same; another seed or another i gives another one.
     - An image keeps its label: the examples of one epoch are all the examples, each once.
     - A batch may be larger than the data set.
 
@@ -68,6 +69,7 @@ def _labels(data: Dataset) -> None:
         f"integers of shape ({len(data)},)",
     )
     demand("labels have a number of classes", classes is not None, classes, "a number")
+    assert classes is not None
     low, high = int(labels.min()), int(labels.max())
     demand(
         "labels are those of classes",

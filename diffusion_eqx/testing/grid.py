@@ -20,7 +20,8 @@ def check_grid(
     """Check the laws that a grid must keep on a schedule.
 
     - It has at least one of the numbers of `steps`, and refuses 0 and −3 steps.
-    - Levels are finite and ever cleaner; the first has noise, and the last is clean, or as clean as asked for.
+    - Levels are finite and ever cleaner; the first has noise, and the last is clean, or as clean as
+      asked for.
     - A table of indices gives what each index gives, and so do indices and numbers of steps for each image.
 
     One CPU device cannot show how another rounds its levels.

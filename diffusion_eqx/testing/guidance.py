@@ -14,7 +14,14 @@ from diffusion_eqx._typing import Batch, Cond
 from diffusion_eqx._values import as_arrays
 from diffusion_eqx.denoiser import AbstractDenoiser, Level, Prediction
 from diffusion_eqx.exact import GaussianMixtureDenoiser
-from diffusion_eqx.guidance import AbstractGuidance, Guided, numbers, take, with_numbers
+from diffusion_eqx.guidance import (
+    AbstractGuidance,
+    AbstractPosteriorGuidance,
+    Guided,
+    numbers,
+    take,
+    with_numbers,
+)
 from diffusion_eqx.samplers import DDIMSampler, sample
 from diffusion_eqx.schedules import (
     AbstractSchedule,
@@ -40,10 +47,11 @@ def check_guidance(
 ) -> None:
     """Check the laws that a guidance must keep.
 
-    - `denoiser`: what is guided, of examples of `shape`; by default an exact denoiser of three classes on each of
-      three schedules.
-    - `cond`: the condition of two examples. By default a dict of labels, with what the guidance takes beside them:
-      a class label, or a measurement of the shape that its operator gives. Whatever else it takes must be given.
+    - `denoiser`: what is guided, of examples of `shape`; by default an exact denoiser of three
+      classes on each of three schedules.
+    - `cond`: the condition of two examples. By default a dict of labels, with what the guidance
+      takes beside them: a class label, or a measurement of the shape that its operator gives.
+      Whatever else it takes must be given.
 
     The laws:
 
@@ -84,8 +92,8 @@ def check_guidance(
 def _classes(schedule: AbstractSchedule, shape: tuple[int, ...]) -> GaussianMixtureDenoiser:
     """Three classes, wide enough to leave [−1, 1]."""
     means = np.random.default_rng(0).uniform(-1.5, 1.5, (3, *shape))
-    arrays = (jnp.asarray(a, float) for a in ([0.5, 0.3, 0.2], means, [0.5, 0.6, 0.4]))
-    return GaussianMixtureDenoiser(*arrays, schedule)
+    weights, stds = jnp.asarray([0.5, 0.3, 0.2], float), jnp.asarray([0.5, 0.6, 0.4], float)
+    return GaussianMixtureDenoiser(weights, jnp.asarray(means, float), stds, schedule)
 
 
 def _cond(guidance: AbstractGuidance, shape: tuple[int, ...]) -> dict[str, Array]:
@@ -93,7 +101,7 @@ def _cond(guidance: AbstractGuidance, shape: tuple[int, ...]) -> dict[str, Array
     for name in guidance.takes:
         if name == "class_label":
             cond[name] = jnp.asarray([1, 2], jnp.int32)
-        elif name == "measurement" and hasattr(guidance, "operator"):
+        elif name == "measurement" and isinstance(guidance, AbstractPosteriorGuidance):
             batch = jax.ShapeDtypeStruct((2, *shape), jnp.zeros(()).dtype)
             measured = jax.eval_shape(guidance.operator, batch)
             values = np.random.default_rng(2).uniform(-0.5, 0.5, measured.shape)

@@ -14,10 +14,12 @@ WEIGHTS = np.array([0.5, 0.3, 0.2])
 
 
 def three_gaussians(schedule: AbstractSchedule, spread: float = 1.0) -> GaussianMixtureDenoiser:
-    """The exact denoiser of a mixture of three Gaussians in the plane, of `spread` times their deviation."""
+    """The exact denoiser of a mixture of three Gaussians in the plane, of `spread` times their
+    deviation.
+    """
     with jax.ensure_compile_time_eval():
-        arrays = (jnp.asarray(a, float) for a in (WEIGHTS, MEANS, spread * STDS))
-        return GaussianMixtureDenoiser(*arrays, schedule)
+        weights, means = jnp.asarray(WEIGHTS, float), jnp.asarray(MEANS, float)
+        return GaussianMixtureDenoiser(weights, means, jnp.asarray(spread * STDS, float), schedule)
 
 
 def exact_eps(y: np.ndarray, s: float) -> np.ndarray:
@@ -34,7 +36,8 @@ def exact_eps(y: np.ndarray, s: float) -> np.ndarray:
 
 
 def exact_flow(y: np.ndarray, s: float, end: float = 0.0) -> np.ndarray:
-    """Where the probability flow dy/ds = eps takes y = x/alpha from noise s to noise `end`: (n, 2) to (n, 2).
+    """Where the probability flow dy/ds = eps takes y = x/alpha from noise s to noise `end`: (n, 2)
+    to (n, 2).
 
     By an explicit Runge-Kutta method of order 8 in double precision.
     """

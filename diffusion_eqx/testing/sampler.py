@@ -43,8 +43,8 @@ from diffusion_eqx.testing.problems import exact_flow, three_gaussians
 
 Oracle = Callable[[Array, Array, AbstractSchedule], AbstractDenoiser]
 
-# The Gaussian whose samples are asked for, and the schedules: with some signal at t = 1, with large numbers, and
-# without any signal.
+# The Gaussian whose samples are asked for, and the schedules: with some signal at t = 1, with large
+# numbers, and without any signal.
 MEAN, STD = 0.3, 0.5
 ENDS = {"VPSchedule": VPSchedule(), "VESchedule": VESchedule(), "FlowSchedule": FlowSchedule()}
 # An example with as many channels as the batch has examples.
@@ -63,32 +63,32 @@ def check_sampler(
 ) -> None:
     """Check the laws that a sampler must keep, on problems whose answer is known.
 
-    - `order`: the order at which it converges, if that is to be checked: of a deterministic sampler to the exact
-      flow of a mixture, of a stochastic one in the standard deviation of its samples.
+    - `order`: the order at which it converges, if that is to be checked: of a deterministic sampler
+      to the exact flow of a mixture, of a stochastic one in the standard deviation of its samples.
     - `steps`: the numbers of steps between which the order is measured.
-    - `oracle`: `(mean, std, schedule) -> denoiser`, exact for N(mean, std²), where the sampler needs another kind
-      of network than the usual.
+    - `oracle`: `(mean, std, schedule) -> denoiser`, exact for N(mean, std²), where the sampler
+      needs another kind of network than the usual.
     - `spread`: how far the standard deviation may be off at four times as many steps, as a part of it.
 
     The laws:
 
-    - Samples are finite at both ends: from 1 step on, from a start without signal (FlowSchedule) and one of large
-      numbers (VESchedule).
-    - Samples of a Gaussian have its mean and standard deviation, on each of these schedules, from whatever level
-      the grid begins at.
+    - Samples are finite at both ends: from 1 step on, from a start without signal (FlowSchedule)
+      and one of large numbers (VESchedule).
+    - Samples of a Gaussian have its mean and standard deviation, on each of these schedules, from
+      whatever level the grid begins at.
     - It converges at its order.
     - A single step returns x0.
-    - An image does not depend on its batch. Images of one batch at different steps, of different numbers of steps,
-      equal each alone. Both with as many examples as channels.
+    - An image does not depend on its batch. Images of one batch at different steps, of different
+      numbers of steps, equal each alone. Both with as many examples as channels.
     - A deterministic sampler does not look at the keys; a stochastic one does.
     - It calls the denoiser as often as `evaluations` says.
     - Every number of steps, each declared number and `first` cost no new compile.
     - Its derivatives by noise and numbers are finite, and equal differences.
     - A step can be exported: it has no custom call, which no native program could run.
 
-    A stochastic sampler is to draw through `self.noise`; what it draws beyond that is judged by counting, which
-    sees errors from about 2 % on. One CPU device cannot show what several devices round differently, nor
-    speed and memory.
+    A stochastic sampler is to draw through `self.noise`; what it draws beyond that is judged by
+    counting, which sees errors from about 2 % on. One CPU device cannot show what several devices
+    round differently, nor speed and memory.
 
     **Raises:** `LawBroken`, which names the law, what was found and what is owed.
     """
@@ -126,7 +126,8 @@ def solve(
     steps: Int[Array, ""] | Int[Array, " batch"],
     cond: Cond = None,
 ) -> Batch:
-    """Sample from noise with numbers of steps that are known at run time only, perhaps one for each example.
+    """Sample from noise with numbers of steps that are known at run time only, perhaps one for each
+    example.
 
     Examples that have taken their steps wait for the others.
     """
@@ -134,7 +135,10 @@ def solve(
     walk = Walk.of(sampler.grid, denoiser.schedule, steps)
     state = begin_from_noise(sampler, denoise, walk, noise, keys=keys)
     if steps.ndim == 0:
-        body = lambda _, state: sampler.advance(denoise, walk, state)
+
+        def body(_: Any, state: State) -> State:
+            return sampler.advance(denoise, walk, state)
+
         return jax.lax.fori_loop(0, steps, body, state).x
 
     def body_of_each(_: Any, state: State) -> State:
@@ -156,7 +160,10 @@ def solve(
 
 
 class _UnitNoise(AbstractNoise):
-    """Noise by which the response to each step's noise is read off: coordinate k + 1 sees that of step k alone."""
+    """Noise by which the response to each step's noise is read off.
+
+    Coordinate k + 1 sees that of step k alone.
+    """
 
     def __call__(self, state: State, t: NoiseLevel, s: NoiseLevel) -> Batch:
         """1 in the coordinate of the step, 0 elsewhere."""
@@ -177,11 +184,12 @@ def _responses(
     steps: Int[Array, ""],
     key: Array,
 ) -> tuple[Float[Array, "schedules size"], Float[Array, "schedules 2"]]:
-    """One example on each schedule, coordinate 0 of which begins at 1 and the others at 0; and the first level.
+    """One example on each schedule, coordinate 0 of which begins at 1 and the others at 0; and the
+    first level.
 
-    Coordinates do not mix, and a sampler of a Gaussian is an affine map of all the noise that it sees. So the last
-    coordinate, which sees none, is the mean of its samples, and the differences of the others to it are the
-    factors of their noise.
+    Coordinates do not mix, and a sampler of a Gaussian is an affine map of all the noise that it
+    sees. So the last coordinate, which sees none, is the mean of its samples, and the differences
+    of the others to it are the factors of their noise.
     """
 
     def one(which: Array) -> tuple[Array, Array]:
@@ -243,7 +251,8 @@ def moments_of(response: np.ndarray) -> tuple[float, float]:
 
 
 def expected_moments(alpha: float, sigma: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """(mean, std) of exact samples that begin as sigma·noise at a level: by the flow, and by the reverse SDE.
+    """(mean, std) of exact samples that begin as sigma·noise at a level: by the flow, and by the
+    reverse SDE.
 
     At t = 1 both are those of the data, but for what is left of the signal.
     """
@@ -257,7 +266,8 @@ def expected_moments(alpha: float, sigma: float) -> tuple[tuple[float, float], t
 def judge_moments(
     response: np.ndarray, start: np.ndarray, where: str, spread: float, uncertainty: float = 0.0
 ) -> None:
-    """**Raises:** `LawBroken` unless mean and deviation are those of the Gaussian, within `spread` of its own.
+    """**Raises:** `LawBroken` unless mean and deviation are those of the Gaussian, within `spread`
+    of its own.
 
     `response`: as of `moments_of`, or (mean, std) found by counting, with its `uncertainty`.
     """
@@ -455,7 +465,7 @@ def _each_image(sampler: AbstractSampler, oracle: Oracle) -> None:
     demand(
         "no number costs a new compile",
         compiles.count == 0,
-        f"{compiles.count} compiles in a sweep of steps, first, {', '.join(numbers(sampler)) or 'no number'}",
+        f"{compiles.count} compiles in a sweep of steps, first, {', '.join(numbers(sampler))}",
         "0",
         "Declare it by number(...), and use jnp.where or denoise.unless_neutral in place of `if`",
     )
@@ -508,7 +518,9 @@ def _slopes(
     place: Array,
     stride: Array,
 ) -> tuple[Array, Array, Array]:
-    """The derivative of samples by a number and by their noise, and the difference quotient by the number."""
+    """The derivative of samples by a number and by their noise, and the difference quotient by the
+    number.
+    """
     keys = image_keys(jax.random.key(4), 2)
     noise = draw(keys, 0, _SHAPE)
     steps = jnp.asarray(_MOST if sampler.chooses_levels else 6, jnp.int32)
@@ -567,7 +579,9 @@ def _derivatives(sampler: AbstractSampler, oracle: Oracle) -> None:
 
 
 def custom_calls(function: Callable[..., Any], *shapes: jax.ShapeDtypeStruct) -> list[str]:
-    """The custom calls of a function exported for CPUs, which only a program that registers them can run."""
+    """The custom calls of a function exported for CPUs, which only a program that registers them
+    can run.
+    """
     exported = jax.export.export(jax.jit(function), platforms=["cpu"])(*shapes)
     return sorted(set(re.findall(r"stablehlo\.custom_call @(\w+)", exported.mlir_module())))
 

@@ -8,6 +8,9 @@ from diffusion_eqx.training.callback import Callback as Callback
 from diffusion_eqx.training.checkpoint import Checkpoints as Checkpoints
 from diffusion_eqx.training.checks import DataMismatch as DataMismatch
 from diffusion_eqx.training.checks import check_data as check_data
+from diffusion_eqx.training.classifier import check_labelled as check_labelled
+from diffusion_eqx.training.classifier import fit_classifier as fit_classifier
+from diffusion_eqx.training.classifier import train_noisy_classifier as train_noisy_classifier
 from diffusion_eqx.training.folder import ResumeError as ResumeError
 from diffusion_eqx.training.log import Log as Log
 from diffusion_eqx.training.loop import TrainingDiverged as TrainingDiverged

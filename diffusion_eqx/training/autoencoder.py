@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from diffusion_eqx._typing import Cond, Images, Latents, PRNGKey, Scalar
 from diffusion_eqx.config import TrainingConfig
-from diffusion_eqx.data import ArrayDataset, Dataset, ImageDataset, to_unit_range
+from diffusion_eqx.data import ArrayDataset, Dataset, ImagesInMemory, to_unit_range
 from diffusion_eqx.models import LDMModel
 from diffusion_eqx.nn import AbstractAutoencoder
 from diffusion_eqx.training.callback import Callback
@@ -75,32 +75,30 @@ def train_autoencoder(
 
 
 def measure_scale_factor(
-    autoencoder: AbstractAutoencoder, dataset: ImageDataset, *, batch_size: int = 500
+    autoencoder: AbstractAutoencoder, data: ImagesInMemory, *, batch_size: int = 500
 ) -> float:
     """One over the standard deviation of all latents of a data set (Rombach et al. 2022, appendix G).
 
     **Raises:** `ValueError` if all latents are equal.
     """
-    latents = _encoded(eqx.nn.inference_mode(autoencoder).encode, dataset, batch_size)
+    latents = _encoded(eqx.nn.inference_mode(autoencoder).encode, data, batch_size)
     deviation = float(np.std(latents, dtype=np.float64))
     if deviation == 0.0:
         raise ValueError("all latents are equal: the autoencoder encodes nothing")
     return 1.0 / deviation
 
 
-def encode_dataset(
-    model: LDMModel, dataset: ImageDataset, *, batch_size: int = 500
-) -> ArrayDataset:
+def encode_dataset(model: LDMModel, data: ImagesInMemory, *, batch_size: int = 500) -> ArrayDataset:
     """The latents that the model denoises of each image, with the images' labels; encoded once."""
-    return ArrayDataset(_encoded(model.encode, dataset, batch_size), dataset.labels)
+    return ArrayDataset(_encoded(model.encode, data, batch_size), data.labels, data.class_names)
 
 
 def _encoded(
-    encode: Callable[[Images], Latents], dataset: ImageDataset, batch_size: int
+    encode: Callable[[Images], Latents], data: ImagesInMemory, batch_size: int
 ) -> Float[np.ndarray, "examples height width channels"]:
     jitted = eqx.filter_jit(lambda encode, images: encode(to_unit_range(images)))
     return np.concatenate(
-        [np.asarray(jitted(encode, images)) for images in _parts(dataset.images, batch_size)]
+        [np.asarray(jitted(encode, images)) for images in _parts(data.images, batch_size)]
     )
 
 

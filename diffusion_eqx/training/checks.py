@@ -1,7 +1,6 @@
 """Whether data fit a model, found before any work is done."""
 
 import warnings
-from typing import Any
 
 import numpy as np
 
@@ -10,11 +9,7 @@ from diffusion_eqx.models import AbstractDiffusionModel
 
 
 class DataMismatch(ValueError):
-    """Data and model do not fit. `changes`: names of the model's settings, and what the data ask for."""
-
-    def __init__(self, problems: list[str], changes: dict[str, Any]):
-        self.changes = changes
-        super().__init__("the data do not fit the model: " + "; ".join(problems))
+    """Data and model do not fit each other."""
 
 
 def check_data(model: AbstractDiffusionModel, data: Dataset) -> None:
@@ -27,47 +22,41 @@ def check_data(model: AbstractDiffusionModel, data: Dataset) -> None:
     **Warns:** `UserWarning` if the model has classes of which there is no example.
     """
     problems: list[str] = []
-    changes: dict[str, Any] = {}
     wanted, found = tuple(model.config.input_shape), tuple(data.shape)
     if wanted != found:
         problems.append(
             f"the model is made for images of shape {wanted}, and these have {found}: give the model's "
             f"configuration input_shape={found}, or resize the images"
         )
-        changes["input_shape"] = found
     classes, labels = model.num_classes, data.labels
     if classes is None and labels is not None:
         problems.append(
             f"the data have {data.num_classes} classes, and the model has none: give its configuration "
             f"num_classes={data.num_classes}, or leave out the labels"
         )
-        changes["backbone.num_classes"] = data.num_classes
     elif classes is not None and labels is None:
         problems.append(
             f"the model has {classes} classes, and the data have no labels: give them labels, or the "
             "model's configuration num_classes=None"
         )
-        changes["backbone.num_classes"] = None
     elif classes is not None and labels is not None:
-        problem = _wrong_labels(classes, np.asarray(labels), data.class_names)
-        if problem:
-            problems.append(
-                f"{problem}: give the model's configuration num_classes={data.num_classes}"
-            )
-            changes["backbone.num_classes"] = data.num_classes
+        problems += _wrong_labels(classes, np.asarray(labels), data)
     if problems:
-        raise DataMismatch(problems, changes)
+        raise DataMismatch("the data do not fit the model: " + "; ".join(problems))
     if classes is not None and labels is not None:
         _warn_of_empty_classes(classes, np.asarray(labels))
 
 
-def _wrong_labels(classes: int, labels: np.ndarray, names: tuple[str, ...]) -> str | None:
+def _wrong_labels(classes: int, labels: np.ndarray, data: Dataset) -> list[str]:
     least, greatest = int(labels.min()), int(labels.max())
-    if least < 0 or greatest >= classes:
-        return f"labels run from {least} to {greatest}, and the model's classes from 0 to {classes - 1}"
-    if names and len(names) != classes:
-        return f"the data name {len(names)} classes, and the model has {classes}"
-    return None
+    remedy = f"give the model's configuration num_classes={data.num_classes}"
+    if least < 0:
+        return [f"a label is {least}, and labels begin with 0: leave such examples out"]
+    if greatest >= classes:
+        return [f"labels go up to {greatest}, and the model's classes to {classes - 1}: {remedy}"]
+    if data.class_names and len(data.class_names) != classes:
+        return [f"the data name {len(data.class_names)} classes, the model has {classes}: {remedy}"]
+    return []
 
 
 def _warn_of_empty_classes(classes: int, labels: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tempfile
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +12,7 @@ import equinox as eqx
 import numpy as np
 
 from diffusion_eqx.config import TrainingConfig, to_json
-from diffusion_eqx.data import ArrayDataset, Dataset
+from diffusion_eqx.data import ArrayDataset, Dataset, ImagesInMemory
 from diffusion_eqx.losses import training_loss
 from diffusion_eqx.models import AbstractDiffusionModel, LDMModel, save_model
 from diffusion_eqx.training.autoencoder import encode_dataset
@@ -44,14 +45,14 @@ def train(
       images, which are encoded once; its autoencoder is not trained.
     - `data`: images of the model's shape, with labels if the model has classes.
     - `config`: how long, with which batches and reports.
-    - `out`: the folder of the run. It receives checkpoints, `log.jsonl` with one line of JSON for each
-      report, `preview.png` if `config` asks for previews, and last `model.safetensors`. The same call again
-      continues a run that was stopped.
+    - `out`: the folder of the run, or None. It receives checkpoints, `log.jsonl` with one line of JSON for
+      each report, `preview.png` if `config` asks for previews, and last `model.safetensors`. The same call
+      again continues a run that was stopped.
     - `callbacks`: see `Callback`.
     - `overwrite`: delete the run that is in `out`, and start anew.
 
     **Raises:** `DataMismatch` if the data do not fit the model; `ResumeError` if `out` holds a run of other
-    settings; and as `fit`.
+    settings; `ValueError` as `save_model` if `out` is given, before any step is made; and as `fit`.
 
     **Warns:** `UserWarning` as `fit` and `check_data`, and if latents are not of about unit size.
     """
@@ -62,6 +63,8 @@ def train(
         assemble=lambda network: _with_network(model, network),
         overwrite=overwrite,
     )
+    if out is not None:
+        _check_savable(model, data, config)
     run.open(model.denoiser.backbone, data, config)
     loss = training_loss(model.denoiser, model.config, config)
     examples = _latents(model, data) if isinstance(model, LDMModel) else data
@@ -79,11 +82,22 @@ def train(
     return trained
 
 
+def _check_savable(model: AbstractDiffusionModel, data: Dataset, config: TrainingConfig) -> None:
+    # A model that cannot be saved is refused before it is trained, not after.
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(Path(folder) / MODEL, model, record=_record(data, config, []))
+
+
 def _with_network(model: ModelT, network: Any) -> ModelT:
     return eqx.tree_at(lambda m: m.denoiser.backbone, model, network)
 
 
 def _latents(model: LDMModel, data: Dataset) -> ArrayDataset:
+    if not isinstance(data, ImagesInMemory):
+        raise ValueError(
+            f"a latent model is trained on images in memory, which are encoded once; a {type(data).__name__} "
+            "holds none: give an ImageDataset or an ImageFolder"
+        )
     latents = encode_dataset(model, data)
     deviation = float(np.std(latents.examples, dtype=np.float64))
     if not _UNIT_SIZE[0] < deviation < _UNIT_SIZE[1]:

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 
 from diffusion_eqx.nn import Conv, Linear
-from diffusion_eqx.parameterization import AbstractParameterization
+from diffusion_eqx.parameterizations import AbstractParameterization
 from diffusion_eqx.schedules import AbstractSchedule
 
 Tree = TypeVar("Tree")

@@ -1,7 +1,9 @@
 """What stays while a network is trained: loss, optimiser and average."""
 
+import functools
 import warnings
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -59,21 +61,44 @@ def make_recipe(
     average = (config.ema_decay, config.ema_update_every)
     if optimizer is not None:
         return Recipe(loss, optimizer, *average)
+    return Recipe(loss, _adamw(_Numbers.of(config)), *average, steps=config.steps)
+
+
+class _Numbers(NamedTuple):
+    """What the optimiser needs of a configuration."""
+
+    steps: int
+    warmup: int
+    learning_rate: float
+    b1: float
+    b2: float
+    weight_decay: float
+    max_grad_norm: float
+
+    @classmethod
+    def of(cls, config: TrainingConfig) -> "_Numbers":
+        return cls(*(getattr(config, name) for name in cls._fields))
+
+
+# Cached: an optimiser is part of the program of a step, and another object would be compiled anew.
+@functools.lru_cache(maxsize=32)
+def _adamw(numbers: _Numbers) -> optax.GradientTransformation:
     rate = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
-        peak_value=config.learning_rate,
-        warmup_steps=config.warmup,
-        decay_steps=config.steps,
+        peak_value=numbers.learning_rate,
+        warmup_steps=numbers.warmup,
+        decay_steps=numbers.steps,
     )
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm),
-        optax.adamw(
-            rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay, mask=_decay_mask
+    adam = optax.adam(rate, b1=numbers.b1, b2=numbers.b2)
+    if numbers.weight_decay > 0.0:
+        adam = optax.adamw(
+            rate,
+            b1=numbers.b1,
+            b2=numbers.b2,
+            weight_decay=numbers.weight_decay,
+            mask=_decay_mask,
         )
-        if config.weight_decay > 0.0
-        else optax.adam(rate, b1=config.b1, b2=config.b2),
-    )
-    return Recipe(loss, optimizer, *average, steps=config.steps)
+    return optax.chain(optax.clip_by_global_norm(numbers.max_grad_norm), adam)
 
 
 def _decay_mask(parameters):

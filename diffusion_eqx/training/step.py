@@ -41,7 +41,9 @@ def _step(kept: tuple[Recipe, Array, Cond], state: TrainState[Network]):
 
     loss, grads = eqx.filter_value_and_grad(loss_of)(parameters)
     norm = optax.tree.norm(grads)
-    updates, opt_state = recipe.optimizer.update(grads, state.opt_state, parameters)
+    # optax mixes types, which programs may have forbidden.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, opt_state = recipe.optimizer.update(grads, state.opt_state, parameters)
     updated = eqx.apply_updates(parameters, updates)
 
     count = state.step // recipe.ema_update_every

@@ -8,11 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors
 
-from diffusion_eqx_export.export import FORMAT, FORMAT_VERSION
-
-
-class ArtifactError(ValueError):
-    """The file is not an artifact, is damaged, or is of a version that this release does not know."""
+from diffusion_eqx_export.container import FORMAT, FORMAT_VERSION
+from diffusion_eqx_export.errors import ArtifactError
 
 
 class Artifact(NamedTuple):

@@ -9,33 +9,30 @@ from typing import Annotated, Literal
 
 import tyro
 
+from diffusion_eqx.cli import explained, read_numbers
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """Export a sampler of a model file as one artifact for diffusion-sampler."""
+    """Export a sampler of a model file as one artifact for diffusion-sampler.
+
+    Every number of the sampler and the guidance is an option by its name, such as --eta 0.5 or
+    --guidance-scale 3. It becomes a default, which diffusion-sampler can be told otherwise.
+    """
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A model file written by `diffusion-eqx train`."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
     """The artifact to write, e.g. sampler.safetensors."""
-    sampler: str = "ddim"
-    """How to sample: a name that `diffusion-eqx samplers` lists."""
+    sampler: str | None = None
+    """A name that `diffusion-eqx samplers` lists; by default the one that the model recommends."""
     grid: str | None = None
-    """At which times: a name that `diffusion-eqx samplers` lists; by default the sampler's own."""
-    steps: int = 50
-    """Default number of steps; can be chosen at run time, like the next five."""
-    guidance_scale: float = 2.0
-    """Default scale of guidance, for class-conditional models."""
-    eta: float | None = None
-    """Default share of fresh noise, for samplers that have it."""
-    temperature: float | None = None
-    """Default scale of the noise, for samplers that have it."""
-    churn: float | None = None
-    """Default churn, for `edm`."""
-    snr: float | None = None
-    """Default of the corrector's reach, for `predictor_corrector`."""
-    guidance: Literal["cfg", "cfg++", "apg", "none"] = "cfg"
-    """How steps are guided; without guidance, a step costs half."""
+    """A name that `diffusion-eqx samplers` lists; by default the sampler's own."""
+    steps: int | None = None
+    """Default number of steps, which can be chosen at run time too."""
+    guidance: str | None = None
+    """cfg, cfg++ or apg; cfg if --guidance-scale is given. Without, a step costs half, and no guidance can
+    be chosen later."""
     brownian: bool = False
     """Read noise off one Brownian path, so that an image keeps its shape when steps change."""
     platforms: tuple[Literal["cpu", "cuda", "rocm", "tpu"], ...] = ("cpu", "cuda")
@@ -62,23 +59,26 @@ class Verify:
     """A file written by `diffusion-eqx-export sampler`."""
 
 
-def _sampler(options: Sampler) -> None:
-    from diffusion_eqx.models import load_model
+def _sampler(options: Sampler, numbers: dict[str, float]) -> None:
+    from diffusion_eqx.models import load_model, read_record
+    from diffusion_eqx.samplers import BrownianNoise
     from diffusion_eqx_export.export import export_sampler
 
-    given = {name: getattr(options, name) for name in ("eta", "temperature", "churn", "snr")}
+    guidance = options.guidance
+    if guidance is None and "guidance_scale" in numbers:
+        guidance = "cfg"  # as in `diffusion-eqx sample`
     export_sampler(
         load_model(options.model),
         options.out,
         sampler=options.sampler,
         grid=options.grid,
         steps=options.steps,
-        guidance_scale=None if options.guidance == "none" else options.guidance_scale,
-        guidance="cfg" if options.guidance == "none" else options.guidance,
-        brownian=options.brownian,
+        guidance=guidance,
+        noise=BrownianNoise() if options.brownian else None,
         platforms=options.platforms,
         batch_sizes=options.batch_sizes,
-        **{name: value for name, value in given.items() if value is not None},
+        record=read_record(options.model),
+        **numbers,
     )
     size = options.out.stat().st_size / 2**20
     print(f"wrote {options.out} ({size:.1f} MiB)", file=sys.stderr)
@@ -118,7 +118,7 @@ def _info(options: Info) -> None:
 
 def _verify(options: Verify) -> None:
     from diffusion_eqx_export.artifact import read_artifact
-    from diffusion_eqx_export.verify import verify
+    from diffusion_eqx_export.verification import verify
 
     verdict = verify(read_artifact(options.artifact))
     word = "passed" if verdict.passed else "FAILED"
@@ -127,25 +127,31 @@ def _verify(options: Verify) -> None:
         sys.exit(8)
 
 
-_COMMANDS = {Sampler: _sampler, Info: _info, Verify: _verify}
+_COMMANDS = {Info: _info, Verify: _verify}
 
 
 def main(args: list[str] | None = None) -> None:
     """Run one command. Exits with 2 for wrong input, 8 if `verify` fails."""
     # Equinox's run-time checks call back into Python, which an exported program cannot.
     os.environ.setdefault("EQX_ON_ERROR", "off")
-    options = tyro.cli(
-        Annotated[Sampler, tyro.conf.subcommand("sampler")]
-        | Annotated[Info, tyro.conf.subcommand("info")]
-        | Annotated[Verify, tyro.conf.subcommand("verify")],
-        prog="diffusion-eqx-export",
-        description="Export samplers of diffusion_eqx for the native program diffusion-sampler.",
-        args=args,
-    )
     try:
-        _COMMANDS[type(options)](options)
+        options, others = tyro.cli(
+            Annotated[Sampler, tyro.conf.subcommand("sampler")]
+            | Annotated[Info, tyro.conf.subcommand("info")]
+            | Annotated[Verify, tyro.conf.subcommand("verify")],
+            prog="diffusion-eqx-export",
+            description="Export samplers of diffusion_eqx for the native program diffusion-sampler.",
+            args=args,
+            return_unknown_args=True,
+        )
+        if isinstance(options, Sampler):
+            _sampler(options, read_numbers(others))
+        elif others:
+            raise ValueError(f"{others[0]!r} is no option here; see --help")
+        else:
+            _COMMANDS[type(options)](options)
     except (ValueError, OSError) as error:
-        print(f"diffusion-eqx-export: {error}", file=sys.stderr)
+        print(f"diffusion-eqx-export: {explained(error)}", file=sys.stderr)
         sys.exit(2)
 
 

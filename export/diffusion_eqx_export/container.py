@@ -11,6 +11,9 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+FORMAT = "diffusion_eqx.sampler"
+FORMAT_VERSION = "1"
+
 ALIGNMENT = 64
 
 _DTYPE_NAMES = {

@@ -1,5 +1,6 @@
 """`export_sampler`: a model and a way of sampling it, as one artifact."""
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -9,83 +10,103 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from diffusion_eqx.config import to_json
-from diffusion_eqx.models import SavedModel
-from diffusion_eqx.models.base import Guidance
-from diffusion_eqx.models.files import model_arrays
-from diffusion_eqx.samplers import AbstractSampler, BrownianNoise, find_sampler, sample
-from diffusion_eqx_export.container import dtype_name, write_container
+from diffusion_eqx.guidance import guidance_of
+from diffusion_eqx.models import AbstractDiffusionModel, GuidanceLike, Plan, Record, model_arrays
+from diffusion_eqx.samplers import (
+    AbstractGrid,
+    AbstractNoise,
+    AbstractSampler,
+    with_numbers,
+)
+from diffusion_eqx_export.container import FORMAT, FORMAT_VERSION, dtype_name, write_container
+from diffusion_eqx_export.errors import NotExportable
 from diffusion_eqx_export.lowering import PLATFORMS, STABLEHLO_VERSION
+from diffusion_eqx_export.parameters import describe
 from diffusion_eqx_export.programs import Argument, Program, SamplerPrograms
-
-FORMAT = "diffusion_eqx.sampler"
-FORMAT_VERSION = "1"
-
-_REFERENCE_STEPS = 10
-_REFERENCE_SEED = 7
-_REFERENCE_COUNT = 2
+from diffusion_eqx_export.reference import draw_reference
+from diffusion_eqx_export.settings import cpu_device, pinned, to_32_bits
 
 
 def export_sampler(
-    saved: SavedModel,
+    model: AbstractDiffusionModel,
     path: str | Path,
     *,
-    sampler: str = "ddim",
-    steps: int = 50,
-    guidance_scale: float | None = 2.0,
-    guidance: Guidance = "cfg",
-    grid: str | None = None,
-    brownian: bool = False,
+    sampler: str | AbstractSampler | None = None,
+    guidance: GuidanceLike = None,
+    steps: int | None = None,
+    grid: AbstractGrid | str | None = None,
+    noise: AbstractNoise | None = None,
     platforms: Sequence[str] = ("cpu", "cuda"),
     batch_sizes: Sequence[int] = (1, 8, 64),
-    **parameters: float,
+    record: Record | None = None,
+    **numbers: float,
 ) -> None:
-    """Write a sampler of a saved model as an artifact for the native program (see FORMAT.md).
+    """Write a model and a way of sampling it as an artifact for the native program (FORMAT.md).
 
-    `sampler`, `grid` and `guidance` by their names in the library. `steps`, `guidance_scale` and the
-    sampler's own `parameters` (`eta`, `temperature`, …) are defaults: all can be chosen again at run time.
-    `guidance_scale=None` leaves guidance out, at half the cost of a step; unconditional models have none
-    anyway. `brownian`: the noise of one path for all numbers of steps. `platforms`: any of cpu, cuda, rocm,
-    tpu; `batch_sizes`: the numbers of images for which programs are made.
+    `steps` and every number that the sampler and the guidance declare are defaults: the native program
+    can be told others. The file does not depend on JAX's settings in the environment.
 
-    **Raises:** `ValueError` for unknown names or values out of range; `NotExportable` if the sampler calls
-    back into Python or a library.
+    - `sampler`, `guidance`, `steps`, `grid`, `noise`, `numbers`: as in `model.plan`. Without `guidance`
+      a step costs half, and none can be chosen later.
+    - `platforms`: any of cpu, cuda, rocm, tpu.
+    - `batch_sizes`: the numbers of images for which programs are made.
+    - `record`: what `read_record` gives for the model's file: class names, and whether its weights are
+      averaged.
+
+    **Raises:** `ValueError` for names that are unknown, values out of range and parts that do not go
+    together; `NotExportable` if a native plugin could not run the programs, if the sampler or the
+    guidance needs more than labels, or if JAX has no CPU backend here.
     """
-    model, ema, training = saved
     _check(platforms, batch_sizes)
-    guided = guidance_scale is not None and model.num_classes is not None
-    described = _parameters(
-        total_steps=model.config.noise_schedule.num_timesteps,
-        steps=steps,
-        guidance_scale=guidance_scale if guided else None,
-        own={**find_sampler(sampler).parameters, **parameters},
-    )
-    arrays, static = eqx.partition(model, eqx.is_array)
-    treedef = jax.tree.structure(arrays)
-    noise = BrownianNoise() if brownian else None
+    model, sampler, guidance, grid, noise = to_32_bits((model, sampler, guidance, grid, noise))
+    with pinned():
+        cpu = cpu_device()
+        plan = model.plan(
+            sampler, steps=steps, guidance=guidance, grid=grid, noise=noise, **numbers
+        )
+        name = sampler if isinstance(sampler, str) else type(sampler).__name__
+        if sampler is None:
+            name = model.config.recommended.name
+        tensors, manifest = _artifact(model, plan, name, platforms, batch_sizes, record, cpu)
+    text = json.dumps(manifest, separators=(",", ":"), allow_nan=False)
+    metadata = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "manifest": text,
+        "manifest_sha256": _sha256(text.encode()),
+    }
+    write_container(path, tensors, metadata)
 
-    def make_sampler(weights: list[jax.Array], values: dict[str, Any]) -> AbstractSampler:
-        rebuilt = eqx.combine(jax.tree.unflatten(treedef, weights), static)
-        chosen = {name: value for name, value in values.items() if name != "steps"}
-        return rebuilt.sampler(sampler, guidance=guidance, grid=grid, noise=noise, **chosen)
 
-    weights = model_arrays(model)
+def _artifact(
+    model: AbstractDiffusionModel,
+    plan: Plan,
+    sampler_name: str,
+    platforms: Sequence[str],
+    batch_sizes: Sequence[int],
+    record: Record | None,
+    cpu: Any,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The tensors and the manifest."""
+    _check_condition(plan)
+    labels = _labels(model.num_classes, plan, record)
+    described = describe(plan)
+    weights, make_plan = _separated(plan, model_arrays(model))
     image_shape = model.config.input_shape
     programs = SamplerPrograms(
-        make_sampler,
+        make_plan,
         weights=weights,
         parameters={
             n: np.dtype({"I32": "int32", "F32": "float32"}[p["dtype"]])
             for n, p in described.items()
         },
-        conditional=model.num_classes is not None,
-        sample_shape=model.config.sample_shape,
+        conditional=labels is not None,
+        shape=plan.shape,
         image_shape=image_shape,
     )
-
     tensors: dict[str, np.ndarray] = {}
     entries = [
         {
@@ -104,27 +125,15 @@ def export_sampler(
         for batch in sorted(set(batch_sizes))
     ]
     tensors = _weights(weights, entries) | tensors
-    labels = _labels(model.num_classes, training)
-    defaults = {name: p["default"] for name, p in described.items() if name != "steps"}
-    # Samplers without a grid take as many steps as they need: the default allows them.
-    adaptive = not find_sampler(sampler).grid
-    reference_steps = steps if adaptive else _REFERENCE_STEPS
-    reference, drawn = _reference(
-        make_sampler(list(weights.values()), defaults),
-        model.config.sample_shape,
-        labels,
-        reference_steps,
-        # Where a step is accepted or not by a hair, devices part, as far as the solver's own error goes.
-        tolerance=5e-2 if adaptive else 5e-5,
-    )
+    reference, drawn = draw_reference(plan, labels, described, cpu)
     tensors |= drawn
     manifest = {
         "name": model.config.name,
         "model": {
             "class": type(model).__name__,
             "parameters": model.num_parameters,
-            "ema": ema,
-            "training": training,
+            "ema": False if record is None else record.ema,
+            "training": {} if record is None else record.training,
             "config": json.loads(to_json(model.config)),
         },
         "producer": {
@@ -133,22 +142,15 @@ def export_sampler(
             "jaxlib": importlib.metadata.version("jaxlib"),
             "stablehlo": STABLEHLO_VERSION,
         },
-        "sample": {"sampler": sampler, "shape": list(image_shape), "range": [-1.0, 1.0]},
+        "sample": {"sampler": sampler_name, "shape": list(image_shape), "range": [-1.0, 1.0]},
         "parameters": described,
         "labels": labels,
         "state": [_any_batch(argument) for argument in programs.state(1)],
         "programs": entries,
-        "reference": {**reference, "parameters": defaults},
+        "reference": reference,
         "tensors": {name: _sha256(tensor.tobytes()) for name, tensor in tensors.items()},
     }
-    text = json.dumps(manifest, separators=(",", ":"), allow_nan=False)
-    metadata = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "manifest": text,
-        "manifest_sha256": _sha256(text.encode()),
-    }
-    write_container(path, tensors, metadata)
+    return tensors, manifest
 
 
 def _check(platforms: Sequence[str], batch_sizes: Sequence[int]) -> None:
@@ -159,41 +161,65 @@ def _check(platforms: Sequence[str], batch_sizes: Sequence[int]) -> None:
         raise ValueError(f"batch_sizes must be positive numbers; got {list(batch_sizes)}")
 
 
-# Range and meaning of what may be chosen at run time (FORMAT.md, 3.3).
-_RANGES: dict[str, tuple[float, float, str]] = {
-    "guidance_scale": (0.0, 100.0, "strength of guidance; 1 is the plain conditional prediction"),
-    "eta": (0.0, 1.0, "share of fresh noise in each step; 0 is deterministic"),
-    "temperature": (0.0, 10.0, "scale of the fresh noise"),
-    "churn": (0.0, 1000.0, "noise added before each step, over all steps"),
-    "snr": (0.0, 1.0, "how far the corrector moves"),
-}
+def _check_condition(plan: Plan) -> None:
+    """**Raises:** `NotExportable` if some guidance takes more than the programs can be given."""
+    for guidance in guidance_of(plan.denoiser):
+        if guidance.takes:
+            names = " and ".join(f"cond[{name!r}]" for name in guidance.takes)
+            raise NotExportable(
+                f"{type(guidance).__name__} takes {names}, and programs of format 1 can be given labels "
+                "and nothing else; draw with it in Python, or leave it out"
+            )
 
 
-def _parameters(
-    *, total_steps: int, steps: int, guidance_scale: float | None, own: dict[str, float]
-) -> dict[str, dict[str, Any]]:
-    """The manifest's `parameters`: steps, the scale of guidance if there is one, the sampler's own."""
-    described = {"steps": _parameter("steps", "I32", steps, 1, total_steps, "denoising steps")}
-    scale = {} if guidance_scale is None else {"guidance_scale": guidance_scale}
-    for name, default in {**scale, **own}.items():
-        low, high, about = _RANGES[name]
-        described[name] = _parameter(name, "F32", default, low, high, about)
-    return described
+def _labels(num_classes: int | None, plan: Plan, record: Record | None) -> dict[str, Any] | None:
+    """The manifest's `labels`.
 
-
-def _parameter(
-    name: str, dtype: str, default: float, low: float, high: float, about: str
-) -> dict[str, Any]:
-    if not low <= default <= high:
-        raise ValueError(f"{name} must be between {low} and {high}; got {default}")
-    return {"dtype": dtype, "default": default, "min": low, "max": high, "about": about}
-
-
-def _labels(num_classes: int | None, training: dict[str, Any]) -> dict[str, Any] | None:
+    **Raises:** `NotExportable` if no integer stands for "no class"; `ValueError` if the record names
+    another number of classes.
+    """
     if num_classes is None:
         return None
-    names = training.get("class_names") or [str(label) for label in range(num_classes)]
-    return {"count": num_classes, "null": num_classes, "names": list(names)}
+    null = plan.denoiser.null
+    if np.shape(null) != () or not np.issubdtype(np.asarray(null).dtype, np.integer):
+        raise NotExportable(
+            "the model has classes, but its denoiser has no integer `null` that stands for no class; give "
+            f"one, as in Denoiser(..., null={num_classes})"
+        )
+    names = () if record is None else record.class_names
+    if names and len(names) != num_classes:
+        raise ValueError(
+            f"the record names {len(names)} classes, but the model has {num_classes}; give the record of "
+            "this model"
+        )
+    names = names or tuple(str(label) for label in range(num_classes))
+    return {"count": num_classes, "null": int(np.asarray(null)), "names": list(names)}
+
+
+def _separated(plan: Plan, known: dict[str, jax.Array]) -> tuple[dict[str, jax.Array], Any]:
+    """The arrays of a plan by name, each once, and the function that puts them and numbers into it.
+
+    An array of the model has its name in the model's file, `known`. Others are named by their place.
+    """
+    arrays, static = eqx.partition(plan, eqx.is_array)
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(arrays)
+    names = {id(array): name for name, array in known.items()}
+    weights: dict[str, jax.Array] = {}
+    order = []
+    for path, leaf in leaves:
+        name = names.setdefault(id(leaf), jax.tree_util.keystr(path, simple=True, separator="."))
+        weights[name] = leaf
+        order.append(name)
+    places = {name: place for place, name in enumerate(weights)}
+
+    def make_plan(given: list[Any], chosen: dict[str, Any]) -> Plan:
+        filled = jax.tree.unflatten(treedef, [given[places[name]] for name in order])
+        rebuilt = eqx.combine(filled, static)
+        values = {name: value for name, value in chosen.items() if name != "steps"}
+        parts = with_numbers((rebuilt.sampler, rebuilt.denoiser), values)
+        return dataclasses.replace(rebuilt, sampler=parts[0], denoiser=parts[1])
+
+    return weights, make_plan
 
 
 def _weights(weights: dict[str, jax.Array], entries: list[dict[str, Any]]) -> dict[str, np.ndarray]:
@@ -221,40 +247,6 @@ def _add_program(tensors: dict[str, np.ndarray], name: str, program: Program) ->
         "inputs": [{**a.manifest(), "donated": a.donated} for a in program.inputs],
         "outputs": [a.manifest() for a in program.outputs],
     }
-
-
-def _reference(
-    sampler: AbstractSampler,
-    shape: tuple[int, ...],
-    labels: dict[str, Any] | None,
-    steps: int,
-    *,
-    tolerance: float,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """A few images as Python draws them, for `verify` to compare with (FORMAT.md, 3.6)."""
-    key = jax.random.key(_REFERENCE_SEED)
-    chosen = None if labels is None else [i % labels["count"] for i in (3, 5)]
-    cond = None if chosen is None else jnp.asarray(chosen, jnp.int32)
-    cpu = jax.local_devices(backend="cpu")[0]
-    with jax.default_device(cpu):
-        noise = sampler.init(shape, steps, key=key, count=_REFERENCE_COUNT).x
-        image = sample(sampler, shape, count=_REFERENCE_COUNT, steps=steps, key=key, cond=cond)
-    if not np.isfinite(image).all():
-        raise ValueError(
-            f"the sampler's images are not finite in {steps} steps; an adaptive sampler needs more steps "
-            "to arrive"
-        )
-    reference = {
-        "seed": _REFERENCE_SEED,
-        "steps": steps,
-        "labels": chosen,
-        "count": _REFERENCE_COUNT,
-        "tolerance": {
-            "cpu": {"noise": 0.0, "image": tolerance},
-            "other": {"noise": 1e-5, "image": max(1e-2, tolerance)},
-        },
-    }
-    return reference, {"reference/noise": np.asarray(noise), "reference/image": np.asarray(image)}
 
 
 def _any_batch(argument: Argument) -> dict[str, Any]:

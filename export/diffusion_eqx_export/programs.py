@@ -1,19 +1,21 @@
 """The three programs of a sampler, as functions of flat arrays with a role each (FORMAT.md, 3.5)."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_eqx.random_keys import to_keys, to_numbers
-from diffusion_eqx.samplers import AbstractSampler, State
+from diffusion_eqx.models import Plan
+from diffusion_eqx.samplers import Bound, State, Walk, begin_from_noise, draw, image_keys
 from diffusion_eqx_export.container import dtype_name
+from diffusion_eqx_export.errors import NotExportable
 from diffusion_eqx_export.lowering import Lowered, lower
+from diffusion_eqx_export.settings import to_keys, to_words, wrap_keys
 
-# Builds the sampler from the model's arrays and the run-time parameters, both possibly traced.
-MakeSampler = Callable[[list[jax.Array], dict[str, jax.Array]], AbstractSampler]
+# Builds the plan of a sampling run from its arrays and its run-time numbers, both possibly traced.
+MakePlan = Callable[[list[Any], dict[str, Any]], Plan]
 
 
 class Argument(NamedTuple):
@@ -42,25 +44,36 @@ class Program(NamedTuple):
     outputs: list[Argument]
 
 
+class Carried(NamedTuple):
+    """What the native loop carries from step to step: a `State` without what the loop itself counts."""
+
+    x: Any
+    keys: Any
+    memory: Any
+
+
 class SamplerPrograms:
     """Lowers `init`, `step` and `finish` of a sampler for any platform and batch size.
 
-    `weights`: the model's arrays by name; `parameters`: the dtype of each run-time parameter (`steps`
-    among them); `conditional`: whether `step` takes labels; `sample_shape`: of one example of the state
-    `x`; `image_shape`: of what `finish` gives, another one if the sampler decodes latents.
+    - `make_plan`: builds the plan from arrays and run-time numbers.
+    - `weights`: the arrays of the plan, by name, in the order in which `make_plan` takes them.
+    - `parameters`: the dtype of each run-time number, `steps` among them.
+    - `conditional`: whether `step` takes labels.
+    - `shape`: of one example of the state `x`.
+    - `image_shape`: of what `finish` gives, which is another one if the plan decodes latents.
     """
 
     def __init__(
         self,
-        make_sampler: MakeSampler,
+        make_plan: MakePlan,
         *,
         weights: dict[str, jax.Array],
         parameters: dict[str, np.dtype],
         conditional: bool,
-        sample_shape: tuple[int, ...],
+        shape: tuple[int, ...],
         image_shape: tuple[int, ...],
     ):
-        self._make_sampler = make_sampler
+        self._make_plan = make_plan
         self._weights = [
             Argument("weight", name, jax.ShapeDtypeStruct(a.shape, a.dtype))
             for name, a in weights.items()
@@ -70,72 +83,103 @@ class SamplerPrograms:
             for name, dtype in parameters.items()
         ]
         self._conditional = conditional
-        self._sample_shape = sample_shape
+        self._shape = shape
         self._image_shape = image_shape
 
     def state(self, batch: int) -> list[Argument]:
-        """The arrays of the loop's state for a batch."""
-        leaves = jax.tree_util.tree_leaves_with_path(
-            jax.eval_shape(to_numbers, self._typed_state(batch))
-        )
-        return [
+        """The arrays that the loop carries for a batch.
+
+        **Raises:** `NotExportable` if what the sampler remembers has not the batch as its first axis.
+        """
+        words = jax.eval_shape(to_words, self._typed(batch))
+        arguments = [
             Argument("state", jax.tree_util.keystr(path, simple=True, separator="."), leaf, True)
-            for path, leaf in leaves
+            for path, leaf in jax.tree_util.tree_leaves_with_path(words)
         ]
+        for argument in arguments:
+            if argument.spec.shape[:1] != (batch,):
+                raise NotExportable(
+                    f"{argument.name} of the sampler has shape {argument.spec.shape} for a batch of "
+                    f"{batch}; every array that a sampler remembers must have the batch as its first axis"
+                )
+        return arguments
 
     def init(self, batch: int, platform: str) -> Program:
-        """(seed, first) to the state of pure noise."""
+        """(seed, first) to the state of pure noise.
+
+        **Raises:** `NotExportable` if the sampler looks at labels before its first step.
+        """
         seed = Argument("seed", "seed", jax.ShapeDtypeStruct((2,), jnp.uint32))
         first = Argument("first", "first", jax.ShapeDtypeStruct((), jnp.int32))
+        label = self._label(batch)
 
-        def function(sampler: AbstractSampler, parameters, seed, first) -> list[jax.Array]:
-            key = jax.random.wrap_key_data(seed)
-            steps = parameters["steps"]
-            state = sampler.init(self._sample_shape, steps, key=key, count=batch, first=first)
-            return jax.tree.leaves(to_numbers(state))
+        def function(plan: Plan, steps: jax.Array, seed, first, *labels) -> list[jax.Array]:
+            carried = self._begun(plan, steps, batch, wrap_keys(seed), first, *labels)
+            return jax.tree.leaves(to_words(carried))
 
-        return self._lower(function, [seed, first], self.state(batch), platform)
+        program = self._lower(function, [seed, first, *label], self.state(batch), platform)
+        if any(argument.role == "label" for argument in program.inputs):
+            raise NotExportable(
+                "the sampler asks the denoiser for a prediction before its first step, and programs of "
+                "format 1 know labels in their steps only; let the sampler's `init` return zeros instead"
+            )
+        return program
 
     def step(self, batch: int, platform: str) -> Program:
         """(state, index[, label]) to the next state, in the same memory."""
         state = self.state(batch)
         index = Argument("index", "index", jax.ShapeDtypeStruct((), jnp.int32))
-        label = Argument("label", "label", jax.ShapeDtypeStruct((batch,), jnp.int32))
 
-        def function(sampler: AbstractSampler, parameters, *arguments) -> list[jax.Array]:
-            typed = self._to_state(batch, arguments[: len(state)])
+        def function(plan: Plan, steps: jax.Array, *arguments) -> list[jax.Array]:
+            carried = self._to_typed(batch, arguments[: len(state)])
             index, *labels = arguments[len(state) :]
-            cond = labels[0] if labels else None
-            following = sampler.step(typed, index, parameters["steps"], cond)
-            return jax.tree.leaves(to_numbers(following))
+            x, keys, memory = carried
+            denoise, walk = _bound(plan, *labels), _walk(plan, steps)
+            following = plan.sampler.advance(denoise, walk, State(x, keys, index, steps, memory))
+            return jax.tree.leaves(to_words(_carried(following)))
 
-        arguments = [*state, index] + ([label] if self._conditional else [])
-        return self._lower(function, arguments, state, platform)
+        return self._lower(function, [*state, index, *self._label(batch)], state, platform)
 
     def finish(self, batch: int, platform: str) -> Program:
         """The state to images. The state may be used again, so that this can show a preview."""
         state = [argument._replace(donated=False) for argument in self.state(batch)]
 
-        def function(sampler: AbstractSampler, parameters, *arguments) -> list[jax.Array]:
-            return [sampler.finish(self._to_state(batch, arguments))]
+        def function(plan: Plan, steps: jax.Array, *arguments) -> list[jax.Array]:
+            x = self._to_typed(batch, arguments).x
+            return [plan.decode(x).astype(jnp.float32)]
 
         shape = (batch, *self._image_shape)
         image = Argument("image", "image", jax.ShapeDtypeStruct(shape, jnp.float32))
         return self._lower(function, state, [image], platform)
 
-    def _typed_state(self, batch: int) -> State:
-        """Shapes and dtypes of the state, keys as keys."""
+    def _label(self, batch: int) -> list[Argument]:
+        """The argument of labels, if there is one."""
+        spec = jax.ShapeDtypeStruct((batch,), jnp.int32)
+        return [Argument("label", "label", spec)] if self._conditional else []
 
-        def init(weights: list[jax.Array], parameters: dict[str, jax.Array]) -> State:
-            sampler = self._make_sampler(weights, parameters)
-            key = jax.random.key(0)
-            return sampler.init(self._sample_shape, parameters["steps"], key=key, count=batch)
+    def _begun(self, plan: Plan, steps: Any, batch: int, key: Any, first: Any, *labels) -> Carried:
+        keys = image_keys(key, batch, first)
+        noise = draw(keys, 0, self._shape)
+        denoise, walk = _bound(plan, *labels), _walk(plan, steps)
+        return _carried(begin_from_noise(plan.sampler, denoise, walk, noise, keys=keys))
 
-        weights = [argument.spec for argument in self._weights]
-        return jax.eval_shape(init, weights, {a.name: a.spec for a in self._parameters})
+    def _typed(self, batch: int) -> Carried:
+        """Shapes and dtypes of what is carried, with keys as keys."""
 
-    def _to_state(self, batch: int, arrays: tuple[jax.Array, ...]) -> State:
-        typed = self._typed_state(batch)
+        def begin(weights: list[Any], parameters: dict[str, Any], labels: list[Any]) -> Carried:
+            plan = self._make_plan(weights, parameters)
+            words = jnp.zeros(2, jnp.uint32)
+            return self._begun(plan, parameters["steps"], batch, wrap_keys(words), 0, *labels)
+
+        return jax.eval_shape(
+            begin,
+            [argument.spec for argument in self._weights],
+            {argument.name: argument.spec for argument in self._parameters},
+            [argument.spec for argument in self._label(batch)],
+        )
+
+    def _to_typed(self, batch: int, arrays: tuple[jax.Array, ...]) -> Carried:
+        typed = self._typed(batch)
         return to_keys(jax.tree.unflatten(jax.tree.structure(typed), arrays), typed)
 
     def _lower(
@@ -151,15 +195,43 @@ class SamplerPrograms:
             weights = list(arrays[: len(self._weights)])
             values = arrays[len(self._weights) : len(shared)]
             parameters = {a.name: v for a, v in zip(self._parameters, values, strict=True)}
-            sampler = self._make_sampler(weights, parameters)
-            return function(sampler, parameters, *arrays[len(shared) :])
+            plan = self._make_plan(weights, parameters)
+            return function(plan, parameters["steps"], *arrays[len(shared) :])
 
         arguments = [*shared, *own]
         donated = [i for i, argument in enumerate(arguments) if argument.donated]
         specs = [argument.spec for argument in arguments]
         lowered = lower(flat, specs, donated=donated, platform=platform)
-        found = [(o.shape, o.dtype) for o in lowered.outputs]
-        expected = [(o.spec.shape, o.spec.dtype) for o in outputs]
-        if found != expected:
-            raise ValueError(f"the sampler changes its state from {expected} to {found}")
+        _check_outputs(lowered, outputs)
         return Program(lowered, [arguments[i] for i in lowered.kept], outputs)
+
+
+def _bound(plan: Plan, *labels: jax.Array) -> Bound:
+    # A number that is an input is switched off by a branch: a step with eta = 0 draws no noise.
+    return Bound(plan.denoiser, labels[0] if labels else None, skips=True)
+
+
+def _walk(plan: Plan, steps: jax.Array) -> Walk:
+    return Walk.of(plan.sampler.grid, plan.denoiser.schedule, steps)
+
+
+def _carried(state: State) -> Carried:
+    return Carried(state.x, state.keys, state.memory)
+
+
+def _check_outputs(lowered: Lowered, outputs: list[Argument]) -> None:
+    found = [(o.shape, np.dtype(o.dtype)) for o in lowered.outputs]
+    expected = [(a.spec.shape, np.dtype(a.spec.dtype)) for a in outputs]
+    if found == expected:
+        return
+    if len(found) != len(expected):
+        raise NotExportable(
+            f"a step of the sampler changes what it remembers from {len(expected)} arrays to {len(found)}; "
+            "`init` and `step` must return the same"
+        )
+    name, was, now = next(
+        (a.name, e, f) for a, e, f in zip(outputs, expected, found, strict=True) if e != f
+    )
+    raise NotExportable(
+        f"a program of the sampler returns {name} as {now[1]} {now[0]}, where {was[1]} {was[0]} is expected"
+    )

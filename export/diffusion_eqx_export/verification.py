@@ -6,7 +6,9 @@ import jax
 import numpy as np
 from jaxlib import xla_client
 
-from diffusion_eqx_export.artifact import Artifact, ArtifactError
+from diffusion_eqx_export.artifact import Artifact
+from diffusion_eqx_export.errors import ArtifactError
+from diffusion_eqx_export.settings import cpu_device, pinned, seed_words
 
 
 class Verdict(NamedTuple):
@@ -20,15 +22,20 @@ class Verdict(NamedTuple):
 def verify(artifact: Artifact) -> Verdict:
     """Run the artifact's CPU programs, as stored, over its reference sample.
 
-    **Raises:** `ArtifactError` if it has no programs for the CPU.
+    **Raises:** `ArtifactError` if it has no programs for the CPU; `NoCPUBackend` if JAX has no CPU.
     """
+    with pinned():
+        return _verify(artifact)
+
+
+def _verify(artifact: Artifact) -> Verdict:
     manifest, reference = artifact.manifest, artifact.manifest["reference"]
     entries = [e for e in manifest["programs"] if e["platform"] == "cpu"]
     fitting = [e for e in entries if e["batch"] >= reference["count"]] or entries
     if not fitting:
         raise ArtifactError("the artifact has no programs for the CPU, on which verify runs them")
     entry = min(fitting, key=lambda e: abs(e["batch"] - reference["count"]))
-    run = {name: _Program(artifact, entry[name]) for name in ("init", "step", "finish")}
+    run = {name: StoredProgram(artifact, entry[name]) for name in ("init", "step", "finish")}
 
     noises, images = [], []
     for first in range(0, reference["count"], entry["batch"]):
@@ -37,7 +44,7 @@ def verify(artifact: Artifact) -> Verdict:
             part = reference["labels"][first : first + entry["batch"]]
             labels[: len(part)] = part
         given: dict[str, Any] = {
-            "seed": np.array([0, reference["seed"]], np.uint32),
+            "seed": seed_words(reference["seed"]),
             "first": np.int32(first),
             "label": labels,
             "steps": np.int32(reference["steps"]),
@@ -54,11 +61,11 @@ def verify(artifact: Artifact) -> Verdict:
     return Verdict(noise, image, noise <= tolerance["noise"] and image <= tolerance["image"])
 
 
-class _Program:
+class StoredProgram:
     """A stored program, compiled by jax's own CPU client."""
 
     def __init__(self, artifact: Artifact, described: dict[str, Any]):
-        device = jax.local_devices(backend="cpu")[0]
+        device = cpu_device()
         bytecode = artifact.tensors[described["tensor"]].tobytes()
         self._executable = device.client.compile_and_load(
             bytecode, xla_client.DeviceList((device,)), xla_client.CompileOptions()
@@ -73,6 +80,10 @@ class _Program:
         }
 
     def __call__(self, given: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+        """The arrays that it returns, by name, for arrays `given` and a `state`, by name.
+
+        Arrays of the state that the program takes over must not be used again.
+        """
         sources = {"weight": self._weights, "state": state}
         arguments = [
             jax.device_put(sources.get(a["role"], given)[a["name"]], self._device)

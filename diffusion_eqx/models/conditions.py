@@ -1,0 +1,73 @@
+"""Labels and other conditions of a run, checked against the model and put into one `cond`."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from diffusion_eqx._typing import Cond
+from diffusion_eqx.denoiser import AbstractDenoiser
+from diffusion_eqx.guidance import names_taken
+from diffusion_eqx.samplers import fit_cond
+
+
+def condition(
+    denoiser: AbstractDenoiser, num_classes: int | None, count: int, labels: Any, cond: Cond
+) -> Cond:
+    """The condition of `count` examples: `labels` and what else `cond` holds, each checked.
+
+    - `labels`: None, one label for all, or one for each; `num_classes` itself means "no class".
+    - `cond`: None, a bare array of labels, or a dict by name.
+
+    **Raises:** `ValueError` for labels given twice, to a model without classes, or out of range;
+    for names that nothing takes; and for parts of another number than `count`.
+    """
+    taken = names_taken(denoiser)
+    parts = dict(cond) if isinstance(cond, dict) else {} if cond is None else {"label": cond}
+    if labels is not None:
+        if "label" in parts:
+            raise ValueError("labels are given twice: as labels, and in cond; give them once")
+        wanted = ("label",) * (num_classes is not None) + ("class_label",) * (
+            "class_label" in taken
+        )
+        if not wanted:
+            raise ValueError(
+                "labels are given, but the model is unconditional (its backbone has "
+                "num_classes=None) and no guidance "
+                "takes them; leave labels out"
+            )
+        parts = {name: labels for name in wanted} | parts
+    unknown = sorted(parts.keys() - {"label", *taken})
+    if unknown:
+        known = ", ".join(["label", *taken])
+        raise ValueError(
+            f"cond holds {unknown[0]!r}, which neither the network nor the guidance takes; "
+            f"known are {known}"
+        )
+    if "label" in parts and num_classes is None:
+        raise ValueError(
+            'cond holds "label", but the model is unconditional (num_classes=None); leave it out'
+        )
+    for name in ("label", "class_label"):
+        if name in parts:
+            parts[name] = _checked_labels(parts[name], num_classes, count)
+    return fit_cond(parts, count) or None
+
+
+def _checked_labels(labels: Any, num_classes: int | None, count: int) -> Any:
+    array = jnp.asarray(labels)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise ValueError(f"labels are integers; got {array.dtype}")
+    if array.ndim > 1 or (array.ndim == 1 and array.shape[0] not in (1, count)):
+        raise ValueError(
+            f"labels must be one for all {count} images, or one for each; got shape {array.shape}"
+        )
+    if num_classes is not None and not isinstance(array, Tracer):
+        known = np.asarray(array)
+        if known.size and not (known.min() >= 0 and known.max() <= num_classes):
+            raise ValueError(
+                f"labels lie in 0 … {num_classes - 1}, and {num_classes} means no class; got values in "
+                f"[{known.min()}, {known.max()}]"
+            )
+    return array.astype(jnp.int32)
