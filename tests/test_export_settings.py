@@ -59,6 +59,15 @@ def test_the_environment_changes_no_byte(environment, model_and_digest, tmp_path
     assert "noise differs by 0.0e+00" in verified.stdout
 
 
+def test_a_platform_that_is_not_there_is_one_line(model_and_digest, tmp_path):
+    model, _ = model_and_digest
+    done = command({"JAX_PLATFORMS": "abacus"}, "sampler", model, "-o", tmp_path / "a")
+    assert done.returncode == 2
+    assert "JAX has no CPU backend here" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("generator", ["philox4x32", "rbg", "unsafe_rbg"])
 def test_keys_are_threefrys_whatever_the_default(generator):
     with jax.default_prng_impl(generator), jax.threefry_partitionable(False):
