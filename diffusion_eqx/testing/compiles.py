@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+
 import jax
 
 # What JAX calls the time that its compiler takes for one program.
