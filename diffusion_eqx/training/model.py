@@ -95,8 +95,8 @@ def _with_network(model: ModelT, network: Any) -> ModelT:
 def _latents(model: LDMModel, data: Dataset) -> ArrayDataset:
     if not isinstance(data, ImagesInMemory):
         raise ValueError(
-            f"a latent model is trained on images in memory, which are encoded once; a {type(data).__name__} "
-            "holds none: give an ImageDataset or an ImageFolder"
+            f"a latent model is trained on images in memory, which are encoded once; a "
+            f"{type(data).__name__} holds none: give an ImageDataset or an ImageFolder"
         )
     latents = encode_dataset(model, data)
     deviation = float(np.std(latents.examples, dtype=np.float64))
