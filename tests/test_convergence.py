@@ -73,8 +73,8 @@ SCHEDULE = VESchedule(1e-6, 8.0)
 GRID = LogSNRGrid()
 NOISE = np.random.default_rng(0).standard_normal((32, 2))
 LONG, SHORT, FEW = (1000, 2000, 4000), (400, 800, 1600), (25, 50, 100)
-# Multistep methods of order 3 and more begin with steps of order 1 and 2. What these cost is of second order, small at
-# so much noise, and seen only by far more steps than these.
+# Multistep methods of order 3 and more begin with steps of order 1 and 2. What these cost is of
+# second order, small at so much noise, and seen only by far more steps than these.
 START = (50, 100, 200)
 # (method, order, numbers of steps, greatest error at the last of them)
 METHODS = {

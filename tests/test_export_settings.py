@@ -8,8 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from diffusion_eqx_export import read_artifact
-from diffusion_eqx_export.settings import pinned, seed_key, seed_words, to_32_bits, wrap_keys
+from diffusion_eqx_export import pinned, read_artifact, seed_key, seed_words, to_32_bits, wrap_keys
 
 from diffusion_eqx.models import save_model
 from tests.artifacts import small_artifact, tiny_model

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_eqx.cli.main import main
+from diffusion_eqx.cli import main
 from diffusion_eqx.config import DDIMConfig, NoiseScheduleConfig, NoisyClassifierConfig
 from diffusion_eqx.data import ImageDataset, digits
 from diffusion_eqx.evaluation import noisy_accuracy
