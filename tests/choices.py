@@ -7,17 +7,8 @@ import jax.numpy as jnp
 from diffusion_eqx.denoiser import AbstractDenoiser, Denoiser, Prediction, as_level
 from diffusion_eqx.guidance import AbstractGuidance, Guided
 from diffusion_eqx.parameterizations import AbstractParameterization, Coefficients
-from diffusion_eqx.samplers import AbstractGrid, AbstractNoise
+from diffusion_eqx.samplers import AbstractNoise
 from diffusion_eqx.schedules import AbstractSchedule
-
-
-class AnyGrid(AbstractGrid):
-    grids: tuple[AbstractGrid, ...]
-    which: jax.Array
-
-    def __call__(self, schedule, index, steps):
-        branches = [lambda i, n, grid=grid: grid(schedule, i, n) for grid in self.grids]
-        return jax.lax.switch(self.which, branches, index, steps)
 
 
 class AnyParameterization(AbstractParameterization):
@@ -30,17 +21,35 @@ class AnyParameterization(AbstractParameterization):
 
 
 class AnyGuidance(AbstractGuidance):
-    """One of several, each a guidance, a tuple of such, or None."""
+    """One of several, each a guidance, a tuple of such, or None, of a condition that is a bare array.
+
+    The denoiser is asked once, with and without the condition, and its answers are handed to each.
+    """
 
     several: tuple
     which: jax.Array
 
     def __call__(self, denoiser, x, level, cond):
+        both = jnp.concatenate([cond, jnp.full_like(cond, denoiser.null)])
+        answers = denoiser(jnp.concatenate([x, x]), level, both)
+        known = Known(answers, denoiser.schedule, denoiser.null)
+
         def branch(guidance):
-            guided = denoiser if guidance is None else Guided(denoiser, guidance)
+            guided = known if guidance is None else Guided(known, guidance)
             return lambda: tuple(guided(x, level, cond))
 
         return Prediction(*jax.lax.switch(self.which, [branch(g) for g in self.several]))
+
+
+class Known(AbstractDenoiser):
+    """The answers of a denoiser for one noisy batch: with a condition, and then without."""
+
+    answers: Prediction
+    schedule: AbstractSchedule
+    null: int
+
+    def __call__(self, x, level, cond=None):
+        return jax.tree.map(lambda a: a[: len(x)], self.answers)
 
 
 class ByNetwork(AbstractDenoiser):

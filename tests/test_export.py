@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors
-from diffusion_eqx_export import ArtifactError, read_artifact, verify
-from diffusion_eqx_export.container import ALIGNMENT, write_container
+from diffusion_eqx_export import ALIGNMENT, ArtifactError, read_artifact, verify, write_container
 
 from diffusion_eqx.guidance import ClassifierFreeGuidance
 from diffusion_eqx.models import Record, save_model

@@ -3,8 +3,15 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from diffusion_eqx_export import NoCPUBackend, NotExportable, read_artifact, verify
-from diffusion_eqx_export.lowering import STABLEHLO_VERSION, lower, portable
+from diffusion_eqx_export import (
+    STABLEHLO_VERSION,
+    NoCPUBackend,
+    NotExportable,
+    lower,
+    portable,
+    read_artifact,
+    verify,
+)
 from jax.experimental import io_callback
 from jax.interpreters import mlir
 from jaxlib.mlir import ir

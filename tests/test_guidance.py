@@ -62,7 +62,8 @@ two_branch = pytest.mark.parametrize("make", TWO_BRANCH.values(), ids=TWO_BRANCH
 def test_a_scale_of_one_is_the_conditional_prediction_bit_for_bit(make, point):
     found, expected = make(1.0)(*point), MIXTURE(*point)
     np.testing.assert_array_equal(found.x0, expected.x0)
-    np.testing.assert_array_equal(found.eps, expected.eps)
+    # The noise follows from x0, which an exact denoiser knows by a formula of its own.
+    np.testing.assert_allclose(found.eps, expected.eps, rtol=1e-6)
     assert np.abs(make(1.5)(*point).x0 - expected.x0).max() > 0.01
 
 
@@ -242,7 +243,7 @@ def test_dynamic_thresholding_is_its_law(getkey):
     assert size[1] > 2.0
     assert float(jnp.abs(found.x0).max()) <= 1.0
     np.testing.assert_allclose(level.noised(found.x0, found.eps), x, atol=1e-5)
-    with pytest.raises(ValueError, match="percentile must be between 0 and 1; got 1.5"):
+    with pytest.raises(ValueError, match=r"percentile must be between 0 and 1; got 1\.5"):
         DynamicThresholding(1.5)
 
 

@@ -389,7 +389,7 @@ class Stray(AbstractSamplerWrapper):
 
 
 def test_a_level_of_the_wrong_time_breaks_the_order():
-    with pytest.raises(LawBroken, match="at its order|standard deviation"):
+    with pytest.raises(LawBroken, match=r"at its order|standard deviation"):
         check_sampler(Stray(grid=GRID), order=1, spread=1.0)
 
 

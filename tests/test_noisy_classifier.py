@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_eqx.cli.main import main
+from diffusion_eqx.cli import main
 from diffusion_eqx.config import DDIMConfig, NoiseScheduleConfig, NoisyClassifierConfig
 from diffusion_eqx.data import ImageDataset, digits
 from diffusion_eqx.evaluation import noisy_accuracy
@@ -71,7 +71,7 @@ def test_a_level_may_be_one_for_all_or_one_for_each(trained, getkey):
 
 
 def test_a_fresh_one_knows_nothing(getkey):
-    fresh = NoisyClassifier(CONFIG, key=getkey())
+    fresh = eqx.nn.inference_mode(NoisyClassifier(CONFIG, key=getkey()))
     x = jax.random.normal(getkey(), (2, 8, 8, 1))
     np.testing.assert_array_equal(fresh(x, fresh.schedule.at(0.5)), 0.0)
 

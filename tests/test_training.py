@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion_eqx.cli.main import main
+from diffusion_eqx.cli import main
 from diffusion_eqx.config import (
     DDIMConfig,
     DiTConfig,

@@ -3,6 +3,7 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 from jaxtyping import Array
 
 from diffusion_eqx._typing import Batch, Cond
@@ -48,7 +49,12 @@ class Autoguidance(AbstractTwoBranchGuidance):
     def check(self, denoiser: AbstractDenoiser) -> None:
         """**Raises:** `ValueError` if the two models have different schedules."""
         pair = (self.weak.schedule, denoiser.schedule)
-        if not is_traced(pair) and not bool(eqx.tree_equal(*pair)):
+        if is_traced(pair):
+            return
+        # Known schedules are compared at once, inside of a program that is being traced too.
+        with jax.ensure_compile_time_eval():
+            same = bool(eqx.tree_equal(*pair))
+        if not same:
             raise ValueError(
                 "the weak model of autoguidance has another noise schedule than the main one,"
                 " so that their "

@@ -14,7 +14,7 @@ from diffusion_eqx._typing import Batch, Cond, PerExample, Real
 from diffusion_eqx._values import is_known, number
 from diffusion_eqx.denoiser import AbstractDenoiser, Prediction, null_like, plain
 from diffusion_eqx.guidance.base import AbstractTwoBranchGuidance, names_taken, take
-from diffusion_eqx.schedules import NoiseLevel, over
+from diffusion_eqx.schedules import NoiseLevel, over, safe_sqrt
 
 # A number, or a function of the level that gives one.
 Scale = Real | Callable[[NoiseLevel], PerExample]
@@ -229,7 +229,8 @@ def _joined(first: Any, second: Any) -> Any:
 
 def _rescaled(guided: Batch, conditional: Batch, amount: Real) -> Batch:
     axes = tuple(range(1, guided.ndim))
-    wanted, found = (jnp.std(x, axis=axes, keepdims=True) for x in (conditional, guided))
+    # Where an image is blank the square root has no slope.
+    wanted, found = (safe_sqrt(jnp.var(x, axis=axes, keepdims=True)) for x in (conditional, guided))
     # A blank image has no contrast to restore, and one that is guided to be blank cannot get it back.
     some = found > _BLANK
     factor = jnp.where(some, wanted / jnp.where(some, found, 1.0), 1.0)

@@ -1,5 +1,6 @@
 """Several schedules in one program."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -43,5 +44,9 @@ class AnySchedule(AbstractSchedule):
         return self._chosen("pair_of_log_snr", log_snr, time)
 
     def _chosen(self, name: str, *arguments: Any) -> Any:
-        branches = [getattr(schedule, name) for schedule in self.schedules]
+        def of(schedule: AbstractSchedule) -> Callable[..., Any]:
+            # A bound method of a module that holds arrays cannot be hashed, as `switch` wants.
+            return lambda *arguments: getattr(schedule, name)(*arguments)
+
+        branches = [of(schedule) for schedule in self.schedules]
         return jax.lax.switch(self.which, branches, *arguments)

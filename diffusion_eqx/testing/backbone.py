@@ -75,8 +75,8 @@ def _call(backbone: Any, x: Batch, c_noise: Array, cond: Cond) -> Array:
 
 def _distance(a: Array, b: Array) -> float:
     """The greatest difference, relative to the size of `a`."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return float(np.abs(a - b).max() / max(np.sqrt(np.mean(a**2)), 1e-3))
+    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return float(np.abs(first - second).max() / max(np.sqrt(np.mean(first**2)), 1e-3))
 
 
 def _apart(backbone: Any, x: Batch, c_noise: Array, cond: Cond, output: Array) -> None:

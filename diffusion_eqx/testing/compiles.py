@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import jax
 
@@ -16,7 +15,7 @@ class Compiles:
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self, event: str, duration: float, **rest: Any) -> None:
+    def __call__(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         """JAX reports an event."""
         self.count += event == _EVENT
 

@@ -69,6 +69,7 @@ def _labels(data: Dataset) -> None:
         f"integers of shape ({len(data)},)",
     )
     demand("labels have a number of classes", classes is not None, classes, "a number")
+    assert classes is not None
     low, high = int(labels.min()), int(labels.max())
     demand(
         "labels are those of classes",

@@ -14,7 +14,14 @@ from diffusion_eqx._typing import Batch, Cond
 from diffusion_eqx._values import as_arrays
 from diffusion_eqx.denoiser import AbstractDenoiser, Level, Prediction
 from diffusion_eqx.exact import GaussianMixtureDenoiser
-from diffusion_eqx.guidance import AbstractGuidance, Guided, numbers, take, with_numbers
+from diffusion_eqx.guidance import (
+    AbstractGuidance,
+    AbstractPosteriorGuidance,
+    Guided,
+    numbers,
+    take,
+    with_numbers,
+)
 from diffusion_eqx.samplers import DDIMSampler, sample
 from diffusion_eqx.schedules import (
     AbstractSchedule,
@@ -85,8 +92,8 @@ def check_guidance(
 def _classes(schedule: AbstractSchedule, shape: tuple[int, ...]) -> GaussianMixtureDenoiser:
     """Three classes, wide enough to leave [−1, 1]."""
     means = np.random.default_rng(0).uniform(-1.5, 1.5, (3, *shape))
-    arrays = (jnp.asarray(a, float) for a in ([0.5, 0.3, 0.2], means, [0.5, 0.6, 0.4]))
-    return GaussianMixtureDenoiser(*arrays, schedule)
+    weights, stds = jnp.asarray([0.5, 0.3, 0.2], float), jnp.asarray([0.5, 0.6, 0.4], float)
+    return GaussianMixtureDenoiser(weights, jnp.asarray(means, float), stds, schedule)
 
 
 def _cond(guidance: AbstractGuidance, shape: tuple[int, ...]) -> dict[str, Array]:
@@ -94,7 +101,7 @@ def _cond(guidance: AbstractGuidance, shape: tuple[int, ...]) -> dict[str, Array
     for name in guidance.takes:
         if name == "class_label":
             cond[name] = jnp.asarray([1, 2], jnp.int32)
-        elif name == "measurement" and hasattr(guidance, "operator"):
+        elif name == "measurement" and isinstance(guidance, AbstractPosteriorGuidance):
             batch = jax.ShapeDtypeStruct((2, *shape), jnp.zeros(()).dtype)
             measured = jax.eval_shape(guidance.operator, batch)
             values = np.random.default_rng(2).uniform(-0.5, 0.5, measured.shape)

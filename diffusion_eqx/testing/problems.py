@@ -18,8 +18,8 @@ def three_gaussians(schedule: AbstractSchedule, spread: float = 1.0) -> Gaussian
     deviation.
     """
     with jax.ensure_compile_time_eval():
-        arrays = (jnp.asarray(a, float) for a in (WEIGHTS, MEANS, spread * STDS))
-        return GaussianMixtureDenoiser(*arrays, schedule)
+        weights, means = jnp.asarray(WEIGHTS, float), jnp.asarray(MEANS, float)
+        return GaussianMixtureDenoiser(weights, means, jnp.asarray(spread * STDS, float), schedule)
 
 
 def exact_eps(y: np.ndarray, s: float) -> np.ndarray:

@@ -135,7 +135,10 @@ def solve(
     walk = Walk.of(sampler.grid, denoiser.schedule, steps)
     state = begin_from_noise(sampler, denoise, walk, noise, keys=keys)
     if steps.ndim == 0:
-        body = lambda _, state: sampler.advance(denoise, walk, state)
+
+        def body(_: Any, state: State) -> State:
+            return sampler.advance(denoise, walk, state)
+
         return jax.lax.fori_loop(0, steps, body, state).x
 
     def body_of_each(_: Any, state: State) -> State:
@@ -462,7 +465,7 @@ def _each_image(sampler: AbstractSampler, oracle: Oracle) -> None:
     demand(
         "no number costs a new compile",
         compiles.count == 0,
-        f"{compiles.count} compiles in a sweep of steps, first, {', '.join(numbers(sampler)) or 'no number'}",
+        f"{compiles.count} compiles in a sweep of steps, first, {', '.join(numbers(sampler))}",
         "0",
         "Declare it by number(...), and use jnp.where or denoise.unless_neutral in place of `if`",
     )

@@ -169,7 +169,7 @@ def _twice(
 
 
 def _widened(schedule: AbstractSchedule) -> AbstractSchedule:
-    def widen(leaf: object) -> object:
+    def widen(leaf: Any) -> Any:
         inexact = eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating)
         return jnp.asarray(np.asarray(leaf), jnp.float64) if inexact else leaf
 
@@ -250,12 +250,12 @@ def _inverts(measured: dict[str, Any]) -> None:
 
 
 def _timesteps(k: Array, snapped: Array) -> None:
-    k, found = np.asarray(k), np.asarray(snapped)
-    wrong = found != k
+    given, found = np.asarray(k), np.asarray(snapped)
+    wrong = found != given
     demand(
         "timesteps survive the way through time exactly",
         not wrong.any(),
-        f"{found[np.argmax(wrong)]} for timestep {k[np.argmax(wrong)]}",
+        f"{found[np.argmax(wrong)]} for timestep {given[np.argmax(wrong)]}",
         "the same integer",
     )
 

@@ -138,9 +138,10 @@ def describe_data(data: Dataset) -> dict[str, Any]:
     """Size, shape and classes of a data set, and a digest of its labels and of some examples, as JSON."""
     digest = hashlib.sha256()
     if data.labels is not None:
-        digest.update(np.asarray(data.labels, dtype=np.int64).tobytes())
+        digest.update(np.ascontiguousarray(data.labels, dtype=np.int64).tobytes())
     # A batch of its own, so that other settings of the run do not change the digest.
-    digest.update(np.asarray(data.batches(min(64, len(data)), seed=0)[0]["images"]).tobytes())
+    images = data.batches(min(64, len(data)), seed=0)[0]["images"]
+    digest.update(np.ascontiguousarray(images).tobytes())
     return {
         "examples": len(data),
         "shape": list(data.shape),
