@@ -60,7 +60,7 @@ ALL_GRIDS = {
     **{name: grid for name, grid in GRIDS.items() if name != "exponential"},
     "karras-from-5": KarrasGrid(sigma_max=5.0, sigma_min=0.02),
     "logsnr-from-5": LogSNRGrid(sigma_max=5.0, sigma_min=0.02),
-    "given": GivenGrid(tuple(np.linspace(0.9, 0.0, 65) ** 1.2)),
+    "given": GivenGrid(tuple(np.linspace(0.9, 0.0, 41) ** 1.2)),
 }
 # Those with a fixed number of steps, and those of diffrax.
 DIFFRAX = ("diffrax:Heun", "diffrax:Tsit5", "diffrax:Dopri5", "sde:Euler", "sde:Heun", "sde:ShARK")

@@ -38,7 +38,7 @@ from tests.choices import (
     unit,
 )
 
-STEPS = 64
+STEPS = 40
 # Coordinate 0 sees the initial noise, the next those of the steps, then their second draws; the
 # last sees none.
 size = 2 * STEPS + 2
@@ -59,9 +59,9 @@ GUIDANCES = {
     "cfg-thresholding": ((ClassifierFreeGuidance(1.5), DynamicThresholding()), True),
 }
 
-# How far the standard deviation may be off in 64 steps, by the error of the method.
-FIRST = 0.17
-SPREAD = {}
+# How far the standard deviation may be off in 40 steps, by the error of the method.
+FIRST = 0.25
+SPREAD: dict[str, float] = {}
 
 
 @functools.cache
@@ -110,8 +110,13 @@ def test_only_pairs_without_an_answer_are_refused():
 def responses(sampler, schedules, parameterizations, guidances, tables, size):
     """Final examples, (schedules, guidances, parameterizations, grids, size).
 
-    Coordinate 0 sees the initial noise, the next those of the steps, then their second draws; the
-    last sees none.
+    <<<<<<< HEAD
+        Coordinate 0 sees the initial noise, the next those of the steps, then their second draws; the
+        last sees none.
+    =======
+        Coordinate 0 sees the initial noise, the next those of the steps, then their second draws; the last sees
+        none.
+    >>>>>>> laws
     """
     consistent = type(sampler).__name__ == "ConsistencySampler"
 
@@ -166,12 +171,14 @@ def test_every_combination_is_right_or_refused(name, monkeypatch, record_propert
     schedules, parameterizations = tuple(SCHEDULES.values()), tuple(PARAMETERIZATIONS.values())
     levels = tables()
     # Who draws nothing has an answer to the initial noise alone.
-    size = 2 if sampler.deterministic else 2 * STEPS + 2
+    twice = name in ("predictor-corrector", "sde:ShARK")
+    size = 2 if sampler.deterministic else (1 + twice) * STEPS + 2
     found = responses(sampler, schedules, parameterizations, kinds, levels, size)
     found = np.asarray(found, np.float64)
     start = np.asarray(levels.alpha)[..., 0], np.asarray(levels.sigma)[..., 0]
 
     tried = refused = 0
+    worst = 0.0
     wrong = []
     names = (SCHEDULES, allowed, PARAMETERIZATIONS, ALL_GRIDS)
     for place in itertools.product(*(range(len(n)) for n in names)):
@@ -189,12 +196,15 @@ def test_every_combination_is_right_or_refused(name, monkeypatch, record_propert
         std = np.sqrt(np.sum((x[:-1] - x[-1]) ** 2))
         flow, sde = ends(start[0][place[0], place[3]], start[1][place[0], place[3]])
         spread = SPREAD.get(name, FIRST) * STD
+        worst = max(worst, max(min(flow, sde) - std, std - max(flow, sde)) / STD)
         if not min(flow, sde) - spread <= std <= max(flow, sde) + spread:
             wrong.append((s, g, p, grid, f"std {std:.4f} for {flow:.4f}"))
     refused += 0 if sampler.renoises else len(SCHEDULES) * len(PARAMETERIZATIONS) * len(ALL_GRIDS)
     record_property("combinations tried", tried)
     record_property("combinations refused", refused)
-    print(f"{name}: {tried} combinations right, {refused} refused")
+    print(
+        f"{name}: {tried} combinations tried, {refused} refused, deviations off by {worst:.3f} at most"
+    )
     assert not wrong, f"{len(wrong)} of {tried}: {wrong[:12]}"
     assert tried + refused == np.prod(
         [len(n) for n in (SCHEDULES, GUIDANCES, PARAMETERIZATIONS, ALL_GRIDS)]

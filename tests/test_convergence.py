@@ -116,6 +116,7 @@ def errors_of(sampler, steps, expected) -> np.ndarray:
         x = sample_from(
             three_gaussians(SCHEDULE), sampler, jnp.asarray(NOISE), steps=jnp.asarray(n)
         )
+        assert x.dtype == jnp.float64
         found.append(np.sqrt(np.mean((np.asarray(x) - expected) ** 2)))
     return np.array(found)
 

@@ -1,7 +1,5 @@
 """The laws of a grid."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -47,12 +45,13 @@ def check_grid(
             continue
         usable.append(number)
     demand("a grid has some number of steps", usable, f"none of {steps}", "at least one")
-    made = as_arrays(grid)
+    most = max(usable)
     for number in usable:
         try:
-            table, each = _levels(made, schedule, number, jnp.asarray(number, jnp.int32))
+            table, each = _levels(as_arrays(grid), schedule, most, jnp.asarray(number, jnp.int32))
         except Exception as error:
             broken_by("index and steps may be arrays", error, "no error")
+        table, each = table[: number + 1], each[: number + 1]
         _one(table, number)
         for field in ("time", "alpha", "sigma", "log_snr"):
             one, other = (np.asarray(getattr(level, field), np.float64) for level in (table, each))
@@ -62,12 +61,13 @@ def check_grid(
 
 @eqx.filter_jit
 def _levels(
-    grid: AbstractGrid, schedule: AbstractSchedule, number: int, steps: Array
+    grid: AbstractGrid, schedule: AbstractSchedule, most: int, steps: Array
 ) -> tuple[NoiseLevel, NoiseLevel]:
-    index = jnp.arange(number + 1, dtype=jnp.int32)
-    table = grid(schedule, index, jnp.asarray(number, jnp.int32))
+    # One program for all numbers of steps: what lies beyond the last is the last.
+    index = jnp.minimum(jnp.arange(most + 1, dtype=jnp.int32), steps)
+    table = grid(schedule, index, steps)
 
-    def single(i: Any) -> NoiseLevel:
+    def single(i: Array) -> NoiseLevel:
         return grid(schedule, i, steps)
 
     return table, jax.lax.map(single, index)
