@@ -110,13 +110,8 @@ def test_only_pairs_without_an_answer_are_refused():
 def responses(sampler, schedules, parameterizations, guidances, tables, size):
     """Final examples, (schedules, guidances, parameterizations, grids, size).
 
-    <<<<<<< HEAD
-        Coordinate 0 sees the initial noise, the next those of the steps, then their second draws; the
-        last sees none.
-    =======
-        Coordinate 0 sees the initial noise, the next those of the steps, then their second draws; the last sees
-        none.
-    >>>>>>> laws
+    Coordinate 0 sees the initial noise, the next those of the steps, then their second draws; the last sees
+    none.
     """
     consistent = type(sampler).__name__ == "ConsistencySampler"
 

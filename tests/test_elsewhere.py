@@ -1,7 +1,7 @@
 """The same images on several devices, and from machine code of the compiler's usual optimisation.
 
-The other tests run on one device with machine code made in haste (conftest.py). Here a program is started as a
-user would.
+The other tests run on one device with machine code made in haste (conftest.py). Here a program is
+started as a user would.
 """
 
 import os

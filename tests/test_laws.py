@@ -444,7 +444,10 @@ def test_guidance_keeps_its_laws(name):
 
 
 class Bent(AbstractGuidance):
-    """Classifier-free guidance with one fault; a number where that can be, so that one program serves several."""
+    """Classifier-free guidance with one fault.
+
+    A number where that can be, so that one program serves several.
+    """
 
     guidance_scale: Real = number(2.0, neutral=1.0, minimum=0.0, maximum=10.0, about="")
     spare: Real = number(0.0, minimum=0.0, maximum=1.0, about="")
