@@ -96,7 +96,7 @@ def test_a_saved_classifier_is_the_same_one(trained, tmp_path):
 def test_other_files_are_refused(small_config, tmp_path, getkey):
     path = tmp_path / "model.safetensors"
     save_model(path, DDIMModel(small_config, key=getkey()))
-    with pytest.raises(ModelFileError, match="not a diffusion_eqx classifier"):
+    with pytest.raises(ModelFileError, match="no diffusion_eqx classifier"):
         load_classifier(path)
     with pytest.raises(FileNotFoundError):
         load_classifier(tmp_path / "nothing")
@@ -168,13 +168,13 @@ def test_without_labels_it_takes_all_classes_in_turn(files):
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        ("plain", lambda f: ["--guidance", "classifier"], "needs --classifier"),
-        ("plain", lambda f: ["--classifier", f / "classifier.safetensors"], "needs --guidance"),
-        ("plain", lambda f: guided_by(f, "--labels", 10), "is none of 0 … 9"),
-        ("plain", lambda f: guided_by(f, "--guidance-rescale", 0.5), "needs --guidance cfg"),
+        ("plain", lambda f: ["--guidance", "classifier"], "need each other"),
+        ("plain", lambda f: ["--classifier", f / "classifier.safetensors"], "need each other"),
+        ("plain", lambda f: guided_by(f, "--labels", 10), "0 … 9"),
+        ("plain", lambda f: guided_by(f, "--rescale", 0.5), "rescale"),
         ("plain", lambda f: guided_by(f, "--weak-model", f / "plain.safetensors"), "auto"),
-        ("plain", lambda f: ["--labels", 3], "class-conditional"),
-        ("plain", lambda f: ["--guidance-scale", 2], "class-conditional"),
+        ("plain", lambda f: ["--labels", 3], "unconditional"),
+        ("plain", lambda f: ["--guidance-scale", 2], "unconditional"),
     ],
     ids=["no file", "no guidance", "label", "rescale", "weak", "labels", "scale"],
 )
