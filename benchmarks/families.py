@@ -3,10 +3,10 @@
     python -m benchmarks.families [--out FOLDER] [--only NAME …]
 
 Trains a U-Net by DDPM with v, a VE score model, a rectified flow, a latent diffusion with its VAE, and a
-diffusion transformer; draws 500 images of all classes with guidance 2, and judges them by a classifier of
-real images: the share of the class asked for, and the Fréchet distance in its features to the test set.
-Beside them: real training images, and noise. Prints a table, writes families.json and a row of images of
-each family to families.png.
+diffusion transformer, and draws 500 images of all classes with each at guidance 2. A classifier of real
+images judges them: by the share of the class asked for, and by the Fréchet distance to the test set in its
+features. Real training images and noise stand beside them. Prints a table, and writes families.json and
+families.png, which has a row of images of each family.
 """
 
 import dataclasses
@@ -15,45 +15,23 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from diffusion_eqx.config import (
-    DDIMConfig,
-    DDPMConfig,
-    DiffusionTrainingConfig,
-    DiTConfig,
-    LDMConfig,
-    NoiseScheduleConfig,
-    ScoreDiffusionConfig,
-    UNetBackboneConfig,
-)
-from diffusion_eqx.config.model import ScorePrediction
-from diffusion_eqx.data import ArrayDataset, ImageDataset, fashion_mnist, image_grid, save_picture
-from diffusion_eqx.evaluation import Classifier, frechet_distance, judge, train_classifier
-from diffusion_eqx.models import DDIMModel, DDPMModel, DiTModel, LDMModel, ScoreDiffusionModel
-from diffusion_eqx.models.base import AbstractDiffusionModel
-from diffusion_eqx.models.build import build_autoencoder
-from diffusion_eqx.training import (
-    Cadence,
-    averaged,
-    encode_dataset,
-    fit,
-    make_recipe,
-    measure_scale_factor,
-    train_autoencoder,
-)
+import diffusion_eqx as dx
+
+ModelT = TypeVar("ModelT", bound=dx.models.AbstractDiffusionModel)
 
 COUNT, CLASSES, SHAPE = 500, 10, (28, 28, 1)
-COSINE = NoiseScheduleConfig(schedule_type="cosine")
-UNET = UNetBackboneConfig(hidden_dims=(16, 32, 64), attention_resolutions=(8,), num_classes=CLASSES)
+COSINE = dx.config.NoiseScheduleConfig(schedule_type="cosine")
+UNET = dx.config.UNetBackboneConfig(
+    hidden_dims=(16, 32, 64), attention_resolutions=(8,), num_classes=CLASSES
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,139 +50,127 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """How a family is trained, and by which sampler it is drawn from."""
+    """How a family is trained, and which sampler draws from it."""
 
-    train: Callable[[ImageDataset, float], AbstractDiffusionModel]
-    sampler: str
+    train: Callable[[dx.data.ImageDataset, float], dx.models.AbstractDiffusionModel]
+    sampler: dx.samplers.AbstractSampler
     steps: int
-    fields: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def trained(
-    model: Any, dataset: ImageDataset | ArrayDataset, steps: float, **changes: Any
-) -> AbstractDiffusionModel:
+    model: ModelT, data: dx.data.ImageDataset, steps: float, learning_rate: float = 3e-3
+) -> ModelT:
     """The model after so many steps, with its averaged weights."""
-    total = max(int(steps), 10)
-    plan = DiffusionTrainingConfig(steps=total, warmup_steps=min(100, total // 2), **changes)
-    recipe = make_recipe(plan, model.training_loss(plan))
-    cadence = Cadence(log_every=200)
-    state, _ = fit(model.denoiser.backbone, dataset, recipe, plan, cadence=cadence)
-    return eqx.tree_at(lambda m: m.denoiser.backbone, model, averaged(state))
-
-
-def ddpm(data: ImageDataset, effort: float) -> AbstractDiffusionModel:
-    """A U-Net that predicts v, on the cosine schedule."""
-    config = DDPMConfig(
-        backbone=UNET, input_shape=SHAPE, noise_schedule=COSINE, prediction_type="v_prediction"
+    config = dx.config.TrainingConfig(
+        steps=max(int(steps), 10), learning_rate=learning_rate, log_every=200
     )
-    return trained(DDPMModel(config, key=jax.random.key(0)), data, 1000 * effort)
+    return dx.train(model, data, config)
+
+
+def ddpm(data: dx.data.ImageDataset, effort: float) -> dx.models.DDPMModel:
+    """A U-Net that predicts v, on the cosine schedule."""
+    config = dx.config.DDPMConfig.for_data(data, backbone=UNET)
+    return trained(dx.models.DDPMModel(config, key=jax.random.key(0)), data, 1000 * effort)
 
 
 def score(
-    data: ImageDataset, effort: float, prediction: ScorePrediction = "edm"
-) -> AbstractDiffusionModel:
+    data: dx.data.ImageDataset, effort: float, *, plain: bool = False
+) -> dx.models.ScoreDiffusionModel:
     """A U-Net for the score of variance-exploding noise."""
-    config = ScoreDiffusionConfig(
-        backbone=UNET, input_shape=SHAPE, sigma_max=30.0, prediction_type=prediction
+    config = dx.config.ScoreDiffusionConfig.for_data(
+        data, backbone=UNET, sigma_max=30.0, prediction_type="score" if plain else "edm"
     )
-    model = ScoreDiffusionModel(config, key=jax.random.key(0))
-    return trained(model, data, 1000 * effort, loss_weighting="uniform")
+    model = dx.models.ScoreDiffusionModel(config, key=jax.random.key(0))
+    return trained(model, data, 1000 * effort)
 
 
-def flow(data: ImageDataset, effort: float) -> AbstractDiffusionModel:
+def flow(data: dx.data.ImageDataset, effort: float) -> dx.models.DDIMModel:
     """A U-Net that predicts the velocity of straight lines from noise to data."""
-    config = DDIMConfig(
+    config = dx.config.DDIMConfig.for_data(
+        data,
         backbone=UNET,
-        input_shape=SHAPE,
-        noise_schedule=NoiseScheduleConfig(schedule_type="flow"),
+        noise_schedule=dx.config.NoiseScheduleConfig(schedule_type="flow"),
         prediction_type="velocity",
     )
-    model = DDIMModel(config, key=jax.random.key(0))
-    return trained(model, data, 1000 * effort, loss_weighting="uniform")
+    return trained(dx.models.DDIMModel(config, key=jax.random.key(0)), data, 1000 * effort)
 
 
-def latent(data: ImageDataset, effort: float) -> AbstractDiffusionModel:
+def latent(data: dx.data.ImageDataset, effort: float) -> dx.models.LDMModel:
     """A VAE of latents 7x7x4, then a U-Net of these."""
-    config = LDMConfig(
-        input_shape=SHAPE,
+    config = dx.config.LDMConfig.for_data(
+        data,
         latent_dim=4,
         encoder_type="vae",
         encoder_hidden_dims=(16, 32, 32),
         decoder_hidden_dims=(32, 32, 16),
-        backbone=UNetBackboneConfig(
+        backbone=dx.config.UNetBackboneConfig(
             hidden_dims=(64, 128), in_channels=4, out_channels=4, num_classes=CLASSES
         ),
-        noise_schedule=COSINE,
-        prediction_type="v_prediction",
     )
-    total = max(int(500 * effort), 10)
-    plan = DiffusionTrainingConfig(
-        steps=total, warmup_steps=min(100, total // 2), learning_rate=2e-3, ema_decay=0.99
+    first_stage = dx.config.TrainingConfig(
+        steps=max(int(500 * effort), 10), learning_rate=2e-3, ema_decay=0.99, log_every=200
     )
-    autoencoder = train_autoencoder(
-        build_autoencoder(config.autoencoder, key=jax.random.key(1)),
+    autoencoder = dx.training.train_autoencoder(
+        dx.models.build_autoencoder(config.autoencoder, key=jax.random.key(1)),
         data,
-        plan,
+        first_stage,
         kl_weight=config.kl_weight,
-        cadence=Cadence(log_every=200),
     )
-    model = LDMModel(
+    model = dx.models.LDMModel(
         config,
         autoencoder=autoencoder,
-        scale_factor=measure_scale_factor(autoencoder, data),
+        scale_factor=dx.training.measure_scale_factor(autoencoder, data),
         key=jax.random.key(0),
     )
-    return trained(model, encode_dataset(model, data), 1500 * effort, learning_rate=2e-3)
+    return trained(model, data, 1500 * effort, learning_rate=2e-3)
 
 
-def transformer(data: ImageDataset, effort: float) -> AbstractDiffusionModel:
+def transformer(data: dx.data.ImageDataset, effort: float) -> dx.models.DiTModel:
     """A diffusion transformer on patches of 4x4."""
-    config = DiTConfig(
-        img_size=28,
-        channels=1,
+    config = dx.config.DiTConfig.for_data(
+        data,
         patch_size=4,
         hidden_size=128,
         depth=6,
         num_heads=4,
-        num_classes=CLASSES,
-        learn_sigma=False,
         noise_schedule=COSINE,
         prediction_type="v_prediction",
     )
-    model = DiTModel(config, key=jax.random.key(0))
+    model = dx.models.DiTModel(config, key=jax.random.key(0))
     return trained(model, data, 1500 * effort, learning_rate=1e-3)
 
 
+HEUN, KARRAS = dx.samplers.HeunSampler(), dx.samplers.HeunSampler(grid=dx.samplers.KarrasGrid())
+DDIM = dx.samplers.DDIMSampler()
 FAMILIES = {
-    "U-Net, DDPM with v": Family(ddpm, "ddpm", 100),
-    "U-Net, VE score": Family(score, "heun", 25, {"grid": "karras"}),
-    "U-Net, VE score, plain": Family(
-        functools.partial(score, prediction="score"), "heun", 25, {"grid": "karras"}
-    ),
-    "U-Net, rectified flow": Family(flow, "heun", 25),
-    "latent, VAE and U-Net": Family(latent, "ddim", 50),
-    "DiT": Family(transformer, "ddim", 50),
+    "U-Net, DDPM with v": Family(ddpm, dx.samplers.DDPMSampler(), 100),
+    "U-Net, VE score": Family(score, KARRAS, 25),
+    "U-Net, VE score, plain": Family(functools.partial(score, plain=True), KARRAS, 25),
+    "U-Net, rectified flow": Family(flow, HEUN, 25),
+    "latent, VAE and U-Net": Family(latent, DDIM, 50),
+    "DiT": Family(transformer, DDIM, 50),
 }
 
 
 def main() -> None:
     """Run the benchmark."""
+    dx.use_all_cores()
     options = tyro.cli(Options, description=__doc__)
     options.out.mkdir(parents=True, exist_ok=True)
-    data = fashion_mnist("train", options.data_dir)
-    test = fashion_mnist("test", options.data_dir)
+    data = dx.data.fashion_mnist("train", options.data_dir)
+    test = dx.data.fashion_mnist("test", options.data_dir)
     assert test.labels is not None
     assert data.labels is not None
-    classifier = train_classifier(data, key=jax.random.key(1))
-    reference, known = judge(classifier, test.images)
+    judge = dx.evaluation.train_classifier(data, key=jax.random.key(1))
+    reference, known = dx.evaluation.judge(judge, test.images)
     noise = np.random.default_rng(0).uniform(-1.0, 1.0, (COUNT, *SHAPE)).astype(np.float32)
     labels = np.arange(COUNT) % CLASSES
     results: dict[str, dict[str, float]] = {
         "real test set": {"accuracy": float(np.mean(known == test.labels)), "distance": 0.0},
         f"{COUNT} real training images": judged(
-            classifier, data.images[:COUNT], data.labels[:COUNT], reference
+            judge, data.images[:COUNT], data.labels[:COUNT], reference
         ),
-        "uniform noise": judged(classifier, noise, labels, reference),
+        "uniform noise": judged(judge, noise, labels, reference),
     }
     rows = []
     for name, family in FAMILIES.items():
@@ -213,36 +179,41 @@ def main() -> None:
         start = time.perf_counter()
         model = family.train(data, options.effort)
         middle = time.perf_counter()
-        sampler = model.sampler(family.sampler, guidance_scale=2.0, **family.fields)
-        images = np.asarray(
-            model.draw(
-                COUNT, sampler, family.steps, key=jax.random.key(2), labels=jnp.asarray(labels)
-            )
+        drawn = model.sample(
+            COUNT,
+            family.sampler,
+            steps=family.steps,
+            labels=labels,
+            guidance=2.0,
+            key=jax.random.key(2),
         )
+        images = np.asarray(drawn)
         rows.append(images[:CLASSES])
         results[name] = {
-            **judged(classifier, images, labels, reference),
+            **judged(judge, images, labels, reference),
             "training seconds": middle - start,
             "sampling seconds": time.perf_counter() - middle,
             "parameters": model.num_parameters,
         }
         show(results)
         (options.out / "families.json").write_text(json.dumps(results, indent=1))
-        picture = image_grid(np.concatenate(rows), CLASSES)
-        save_picture(options.out / "families.png", picture, zoom=2)
+        picture = np.concatenate(rows)
+        dx.save_picture(options.out / "families.png", picture, columns=CLASSES, zoom=2)
 
 
 def judged(
-    classifier: Classifier, images: np.ndarray, labels: np.ndarray, reference: np.ndarray
+    judge: dx.evaluation.Classifier, images: np.ndarray, labels: np.ndarray, reference: np.ndarray
 ) -> dict[str, float]:
-    features, classes = judge(classifier, images)
+    """The share of images of their label's class, and the distance to the reference."""
+    features, classes = dx.evaluation.judge(judge, images)
     return {
         "accuracy": float(np.mean(classes == labels)),
-        "distance": frechet_distance(features, reference),
+        "distance": dx.evaluation.frechet_distance(features, reference),
     }
 
 
 def show(results: dict[str, dict[str, float]]) -> None:
+    """Print the table."""
     table = Table("", "class asked for", "Fréchet distance", "training", "sampling", "parameters")
     for name, row in results.items():
         cells = [f"{row['accuracy']:.1%}", f"{row['distance']:.2f}"]

@@ -6,8 +6,8 @@
 2. The native program's loop (init, steps, finish) against Python's whole loop.
 3. A cold start of the native program, split by phase, without and with its cache.
 
-Measurements alternate, so that a machine whose speed drifts does not favour either side; the median
-of the pairwise ratios is printed.
+Measurements alternate, so that a machine whose speed drifts favours neither side. The median of the
+pairwise ratios is printed.
 """
 
 import json
@@ -23,7 +23,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from diffusion_eqx.models import load_model
+import diffusion_eqx as dx
 
 STEPS = 50
 BATCH = 8
@@ -60,15 +60,15 @@ def loop_of(report: dict) -> float:
 
 def main() -> None:
     """Run the benchmark."""
-    model, artifact = load_model(sys.argv[1]).model, Path(sys.argv[2])
-    denoiser = model.guided(GUIDANCE)
+    model, artifact = dx.load_model(sys.argv[1]), Path(sys.argv[2])
+    denoiser = model.plan("ddim", steps=STEPS, guidance=GUIDANCE).denoiser
     labels = jnp.arange(BATCH) % (model.num_classes or 1)
     x = jax.random.normal(jax.random.key(0), (BATCH, *model.config.input_shape))
     forward = eqx.filter_jit(lambda denoiser, x, labels: denoiser(x, jnp.asarray(0.5), labels).x0)
 
     def whole():
         return model.sample(
-            BATCH, "ddim", STEPS, key=jax.random.key(1), labels=labels, guidance_scale=GUIDANCE
+            BATCH, "ddim", steps=STEPS, labels=labels, guidance=GUIDANCE, key=jax.random.key(1)
         )
 
     def fifty_forwards():

@@ -1,17 +1,18 @@
-"""Array types shared by every room: what a shape means is said once, here.
+"""The array types that all rooms share: what a shape means is said once, here.
 
-Images are NHWC; a module always sees a batch. Denoisers and samplers do not care how many axes an
-example has (an image has three, a point of a 2-D toy problem one), hence `*shape`.
+Images are (batch, height, width, channels), and a module always sees a batch. Denoisers and samplers do
+not care how many axes an example has (an image has three, a point of a 2-D toy problem has one), hence
+`*shape`.
 """
 
 from typing import Any, TypeAlias
 
-from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
+from jaxtyping import Array, Float, Integer, Key, PRNGKeyArray
 
 Images: TypeAlias = Float[Array, "batch height width channels"]
 Latents: TypeAlias = Float[Array, "batch latent_height latent_width latent_channels"]
 Batch: TypeAlias = Float[Array, "batch *shape"]
-Labels: TypeAlias = Int[Array, " batch"]
+Labels: TypeAlias = Integer[Array, " batch"]
 Scalar: TypeAlias = Float[Array, ""]
 
 # One number for the whole batch, or one for each example.

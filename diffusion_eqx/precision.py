@@ -37,7 +37,7 @@ def cast(tree: Tree, dtype: DTypeLike) -> Tree:
         raise ValueError(
             f"cast needs a floating-point dtype, such as jnp.bfloat16 or jnp.float32; got {wanted}"
         )
-    if wanted != jax.dtypes.canonicalize_dtype(wanted):
+    if wanted == np.float64 and jnp.result_type(float) != np.float64:
         raise ValueError(
             "JAX is not set to use float64; call jax.config.update('jax_enable_x64', True) first"
         )

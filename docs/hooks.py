@@ -37,7 +37,10 @@ ORDER += [
 
 
 def names_on(room: griffe.Module) -> list[str]:
-    """The names that users import from a room: what its `__init__` brings, or what its file defines."""
+    """The names that users import from a room: what its `__init__` brings, or what its file defines.
+
+    An `__init__` brings names from files of its room, and from private files of the package.
+    """
     if room.exports is not None:
         names = [str(name) for name in room.exports]
     else:
@@ -46,7 +49,7 @@ def names_on(room: griffe.Module) -> list[str]:
             for member in room.members.values()
             if not member.name.startswith("_")
             and (
-                member.target_path.startswith(room.path + ".")
+                member.target_path.startswith((room.path + ".", f"{room.package.path}._"))
                 if member.is_alias
                 else not member.is_module
             )

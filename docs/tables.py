@@ -14,23 +14,25 @@ PAGE = Path(__file__).parent / "pages" / "samplers.md"
 
 
 def samplers() -> str:
-    """Every sampler of the catalogue: its value, purpose, cost, numbers and source."""
-    rows = [
-        _sampler(name, sampler, repr(sampler)) for name, sampler in dx.samplers.SAMPLERS.items()
-    ]
+    """Every name of the catalogue: the value behind it, its cost and its numbers."""
+    rows = [(name, repr(sampler), sampler) for name, sampler in dx.samplers.SAMPLERS.items()]
     rows += [
-        _sampler(f"{name}:SOLVER", family, f"{type(family).__name__}(SOLVER)")
+        (f"{name}:SOLVER", f"{type(family).__name__}(SOLVER)", family)
         for name, family in dx.samplers.FAMILIES.items()
     ]
-    head = ("name", "value", "what it is", "when to use it", "evaluations", "numbers", "source")
-    return _table(head, rows)
+    cells = [
+        (f"`{name}`", f"`{value}`", _evaluations(sampler.evaluations), _names(sampler))
+        for name, value, sampler in rows
+    ]
+    return _table(("name", "value", "evaluations", "numbers"), cells)
 
 
-def _sampler(name: str, sampler: dx.samplers.AbstractSampler, value: str) -> tuple[str, ...]:
-    numbers = ", ".join(f"`{key}`" for key in dx.samplers.numbers(sampler))
-    evaluations = _evaluations(sampler.evaluations)
-    about, use, source = sampler.about, sampler.use, sampler.reference
-    return f"`{name}`", f"`{value}`", about, use, evaluations, numbers or "–", source
+def methods() -> str:
+    """Every class of the catalogue: what it is, when to use it, and its source."""
+    values = (*dx.samplers.SAMPLERS.values(), *dx.samplers.FAMILIES.values())
+    kinds = dict.fromkeys(type(value) for value in values)
+    rows = [(f"`{kind.__name__}`", kind.about, kind.use, kind.reference) for kind in kinds]
+    return _table(("class", "what it is", "when to use it", "source"), rows)
 
 
 def numbers() -> str:
@@ -72,6 +74,7 @@ def guidance() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "samplers": samplers,
+    "methods": methods,
     "numbers": numbers,
     "grids": grids,
     "guidance": guidance,
@@ -85,6 +88,10 @@ def made(text: str) -> str:
         return f"<!-- made: {found[1]} -->\n{TABLES[found[1]]()}<!-- end -->"
 
     return re.sub(r"<!-- made: (\w+) -->.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def _names(value: object) -> str:
+    return ", ".join(f"`{name}`" for name in dx.samplers.numbers(value)) or "–"
 
 
 def _evaluations(each: int | None) -> str:

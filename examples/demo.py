@@ -91,19 +91,18 @@ def main() -> None:
 
 
 def train(options: Options) -> None:
-    """Train a class-conditional U-Net in the folder."""
+    """Train a class-conditional U-Net in the folder, or go on with its training."""
     data = dx.data.fashion_mnist("train", options.data_dir)
     # Guidance at the highest noise costs variety (Kynkäänniemi et al. 2024).
     config = dx.config.DDIMConfig.for_data(
         data, name="fashion-unet", num_inference_steps=STEPS, guidance_interval=(0.0, 0.95)
     )
-    dx.train(
-        dx.models.DDIMModel(config, key=jax.random.key(0)),
-        data,
-        dx.config.TrainingConfig(steps=options.steps, batch_size=options.batch_size),
-        out=options.out,
-        overwrite=options.overwrite,
-    )
+    model = dx.models.DDIMModel(config, key=jax.random.key(0))
+    training = dx.config.TrainingConfig(steps=options.steps, batch_size=options.batch_size)
+    try:
+        dx.train(model, data, training, out=options.out, overwrite=options.overwrite)
+    except dx.training.ResumeError as error:
+        raise SystemExit(str(error).replace("overwrite=True", "--overwrite")) from None
 
 
 def program(name: str, *arguments: object) -> None:

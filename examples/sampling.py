@@ -9,7 +9,7 @@ import dataclasses
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ from small_model import ModelOptions, prepare, save_rows, train_judge
 
 import diffusion_eqx as dx
 
-WAYS: dict[str, tuple[str, int, dict[str, float]]] = {
+WAYS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "DDPM, all steps": ("ddpm", 1000, {}),
     "DDPM, 100 steps": ("ddpm", 100, {}),
     "DDIM, 50 steps": ("ddim", 50, {}),

@@ -1,37 +1,24 @@
-"""Shared fixtures. Every array that crosses a function of the library is checked while tests run."""
+"""Shared fixtures, and what holds for every test.
+
+- Every array that crosses a function of the library is checked against its annotation.
+- Dtypes are promoted only where a line asks for it, ranks never. Warnings are errors (pyproject.toml).
+"""
 
 import os
 
 os.environ.setdefault("EQX_ON_ERROR", "off")
 # Compiling is most of what the tests do, and each program runs once or twice on small arrays: machine code
-# is made in haste here, a fifth faster. XLA reads this when jax looks for its devices, below; the programs
-# that tests start as a user would do not inherit it.
+# is made in haste here, a fifth faster. XLA reads this when jax looks for its devices, below. Programs that
+# tests start as a user would do not inherit it, nor does tests/test_elsewhere.py, which compares the two.
 _flags = os.environ.get("XLA_FLAGS", "")
 os.environ["XLA_FLAGS"] = f"{_flags} --xla_backend_optimization_level=0".strip()
 
 from jaxtyping import install_import_hook
 
+import tests.checking  # noqa: F401 - the hook finds it by its name
+
 # Must come before the first import of the library.
-_hook = install_import_hook(
-    [
-        f"diffusion_eqx.{room}"
-        for room in (
-            "denoiser",
-            "editing",
-            "evaluation",
-            "guidance",
-            "losses",
-            "models",
-            "nn",
-            "parameterization",
-            "samplers",
-            "schedules",
-            "variational",
-        )
-    ],
-    "beartype.beartype",
-)
-_hook.__enter__()
+install_import_hook("diffusion_eqx", "tests.checking.typechecked").__enter__()
 
 import itertools
 
@@ -40,6 +27,9 @@ import pytest
 
 jax.devices()
 os.environ["XLA_FLAGS"] = _flags
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 from diffusion_eqx.config import DDIMConfig, NoiseScheduleConfig, UNetBackboneConfig
 

@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_eqx.models import path_name
-
 
 def is_shape(leaf: Any) -> bool:
     return isinstance(leaf, jax.ShapeDtypeStruct)
@@ -26,7 +24,7 @@ def filled(make: Any, *arguments: Any, seed: int = 0, **fields: Any) -> Any:
         if not is_shape(leaf):
             return leaf
         inputs = int(np.prod(leaf.shape[:-1])) if len(leaf.shape) > 1 else 100
-        offset = 1.0 if path_name(path).endswith("gamma") else 0.0
+        offset = 1.0 if jax.tree_util.keystr(path).endswith("gamma") else 0.0
         return jnp.asarray(offset + rng.standard_normal(leaf.shape) / inputs**0.5, leaf.dtype)
 
     empty = eqx.filter_eval_shape(make, *arguments, key=jax.random.key(0), **fields)

@@ -1,29 +1,35 @@
-"""A network of known answer: what each parameterization should predict for Gaussian data."""
+"""A network of known answer: what each parameterization should predict for an exact denoiser."""
 
 from collections.abc import Callable
 
 import equinox as eqx
-import jax.numpy as jnp
 
-from diffusion_eqx.denoiser import GaussianDenoiser
-from diffusion_eqx.schedules import like
+from diffusion_eqx.denoiser import AbstractDenoiser, Denoiser
+from diffusion_eqx.parameterizations import AbstractParameterization, EDMPrediction
+from diffusion_eqx.schedules import over
 
 
 class OracleNetwork(eqx.Module):
-    """Predicts exactly, but for `disturbance` times the output of `other`, if there is one."""
+    """Predicts exactly, but for `disturbance` times the output of `other`, if there is one.
 
-    prediction_type: str = eqx.field(static=True)
-    oracle: GaussianDenoiser
+    It finds the level again from what a network is told of it, and the noisy example from its scaled input.
+    """
+
+    parameterization: AbstractParameterization
+    oracle: AbstractDenoiser
     other: Callable | None = None
     disturbance: float = eqx.field(static=True, default=0.1)
 
     def __call__(self, x, c_noise, cond, *, key):
-        t = self.oracle.schedule.time(c_noise.astype(jnp.int32))
-        x0, eps, _ = self.oracle(x, t)
-        alpha = like(self.oracle.schedule.alpha(t), x)
-        sigma = like(self.oracle.schedule.sigma(t), x)
-        v = alpha * eps - sigma * x0
-        output = {"epsilon": eps, "sample": x0, "v_prediction": v}[self.prediction_type]
+        schedule = self.oracle.schedule
+        if isinstance(self.parameterization, EDMPrediction):
+            level = schedule.at_log_snr(-8.0 * c_noise)
+        else:
+            level = schedule.at((c_noise + 1.0) / schedule.num_timesteps)
+        c = self.parameterization.coefficients(schedule, level)
+        noisy = x / over(c.c_in, x)
+        shell = Denoiser(lambda *_, key: None, schedule, self.parameterization)
+        output = shell.target(noisy, level, self.oracle(noisy, level, cond).x0)
         if self.other is None:
             return output
         return output + self.disturbance * self.other(x, c_noise, cond, key=key)

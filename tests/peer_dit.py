@@ -74,8 +74,8 @@ def with_weights_of(peer) -> DiT:
         lambda d: [
             d.patch_embedding.weight,
             d.patch_embedding.bias,
-            d.time_embedding,
-            d.class_embedding.table,
+            d.embedding.time,
+            d.embedding.classes.table,
             d.stack.blocks,
             d.modulation_out,
             d.out,

@@ -23,9 +23,8 @@ def model(folder: Path) -> None:
         num_inference_steps=10,
     )
     training = dx.config.TrainingConfig(steps=40, batch_size=64)
-    trained = dx.train(dx.models.DDIMModel(config, key=jax.random.key(0)), data, training)
-    (folder / "demo").mkdir(parents=True)
-    dx.save_model(folder / "demo" / "model.safetensors", trained)
+    model = dx.models.DDIMModel(config, key=jax.random.key(0))
+    dx.train(model, data, training, out=folder / "demo")
 
 
 def pictures(folder: Path) -> None:

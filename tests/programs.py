@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from diffusion_eqx_export import Artifact
 from diffusion_eqx_export.settings import pinned
-from diffusion_eqx_export.verify import StoredProgram
+from diffusion_eqx_export.verification import StoredProgram
 
 
 def run_program(

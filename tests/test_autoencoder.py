@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from diffusion_eqx.config import AutoencoderConfig, DiffusionTrainingConfig
+from diffusion_eqx.config import AutoencoderConfig, TrainingConfig
 from diffusion_eqx.data import digits
 from diffusion_eqx.evaluation import peak_signal_to_noise_ratio
-from diffusion_eqx.models.build import build_autoencoder
+from diffusion_eqx.models import build_autoencoder
 from diffusion_eqx.nn import LatentDistribution, ResBlock
 from diffusion_eqx.training import (
     AutoencoderLoss,
-    Cadence,
     measure_scale_factor,
     train_autoencoder,
 )
@@ -144,11 +143,15 @@ def reconstruct(autoencoder, images):
 @pytest.mark.parametrize("kind", ["simple", "vae"])
 def test_training_reduces_the_reconstruction_error(kind):
     fresh = filled(build_autoencoder, dataclasses.replace(DIGITS, encoder_type=kind))
-    training = DiffusionTrainingConfig(
-        steps=150, warmup_steps=10, batch_size=64, learning_rate=1e-2, ema_decay=0.9
+    training = TrainingConfig(
+        steps=150,
+        warmup_steps=10,
+        batch_size=64,
+        learning_rate=1e-2,
+        ema_decay=0.9,
+        log_every=50,
     )
-    cadence = Cadence(log_every=50)
-    trained = train_autoencoder(fresh, digits(), training, kl_weight=1e-3, cadence=cadence)
+    trained = train_autoencoder(fresh, digits(), training, kl_weight=1e-3)
     images = digits().images[:500]
     before, after = (
         peak_signal_to_noise_ratio(np.asarray(reconstruct(a, jnp.asarray(images))), images)

@@ -1,5 +1,6 @@
 """Few-step students: the losses against what is exact for a Gaussian, and what is refused."""
 
+import logging
 from collections.abc import Callable
 
 import equinox as eqx
@@ -8,26 +9,36 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_eqx._typing import Batch, Cond, PRNGKey, Time
-from diffusion_eqx.config import DiffusionTrainingConfig
+from diffusion_eqx.config import TrainingConfig
 from diffusion_eqx.data import ArrayDataset
-from diffusion_eqx.denoiser import Denoiser, GaussianDenoiser
+from diffusion_eqx.denoiser import Denoiser
 from diffusion_eqx.distillation import (
     ConsistencyLoss,
     ProgressiveLoss,
     distill_progressively,
     train_consistency,
 )
+from diffusion_eqx.exact import GaussianDenoiser, GaussianMixtureDenoiser
+from diffusion_eqx.guidance import ClassifierFreeGuidance, Guided
 from diffusion_eqx.nn import MLP
-from diffusion_eqx.parameterization import EDM, Epsilon, Sample, Velocity, VPrediction
+from diffusion_eqx.parameterizations import (
+    EDMPrediction,
+    EpsilonPrediction,
+    VelocityPrediction,
+    VPrediction,
+    X0Prediction,
+)
 from diffusion_eqx.samplers import (
     ConsistencySampler,
     DDIMSampler,
+    KarrasGrid,
+    TrailingGrid,
     UniformGrid,
     sample,
     sample_from,
 )
-from diffusion_eqx.schedules import DiscreteSchedule, FlowSchedule, cosine_betas, like
+from diffusion_eqx.schedules import DiscreteSchedule, FlowSchedule, cosine_betas
+from diffusion_eqx.training import Callback
 
 MEAN, STD = 0.3, 0.5
 SHAPE = (3,)
@@ -36,15 +47,20 @@ SCHEDULE = FlowSchedule()
 
 
 class Known(eqx.Module):
-    """A network of Velocity whose predicted x0 is a known function of x_t and t."""
+    """A network of VelocityPrediction whose predicted x0 is a known function of x_t and the level."""
 
-    function: Callable[[Batch, Time], Batch]
+    function: Callable
 
-    def __call__(self, x: Batch, c_noise: Time, cond: Cond, *, key: PRNGKey | None) -> Batch:
-        t = (c_noise + 1) / SCHEDULE.num_timesteps
-        c = Velocity().coefficients(SCHEDULE, t)
-        x_t = x / like(c.c_in, x)
-        return (self.function(x_t, t) - like(c.c_skip, x) * x_t) / like(c.c_out, x)
+    def __call__(self, x, c_noise, cond, *, key):
+        level = SCHEDULE.at((c_noise + 1.0) / SCHEDULE.num_timesteps)
+        c = VelocityPrediction().coefficients(SCHEDULE, level)
+        c_skip, c_out, c_in = (n[:, None] for n in (c.c_skip, c.c_out, c.c_in))
+        x_t = x / c_in
+        return (self.function(x_t, level) - c_skip * x_t) / c_out
+
+
+def student(function=lambda x, level: x) -> Denoiser:
+    return Denoiser(Known(function), SCHEDULE, VelocityPrediction())
 
 
 def teacher():
@@ -58,54 +74,61 @@ def examples(getkey, count=4096):
 def after_teacher(steps: int, teachers: int):
     """x0 such that one of `steps` student's steps ends where so many of the teacher's do."""
 
-    def function(x_t: Batch, t: Time) -> Batch:
-        x, width = x_t, 1.0 / (steps * teachers)
-        for number in range(teachers):
-            predicted = teacher()(x, t - number * width)
-            s = jnp.maximum(t - (number + 1) * width, 0.0)
-            alpha, sigma = like(SCHEDULE.alpha(s), x), like(SCHEDULE.sigma(s), x)
-            x = alpha * predicted.x0 + sigma * predicted.eps
-        s = jnp.maximum(t - 1.0 / steps, 0.0)
-        ratio = like(SCHEDULE.sigma(s) / SCHEDULE.sigma(t), x)
-        return (x - ratio * x_t) / like(SCHEDULE.alpha(s) - ratio[:, 0] * SCHEDULE.alpha(t), x)
+    def later(t, share):
+        # Times that should be 0 are so but for rounding.
+        s = t.time - share / steps
+        return SCHEDULE.at(jnp.where(s < 1e-5, 0.0, s))
 
-    return Known(function)
+    def function(x_t, t):
+        x, level = x_t, t
+        for number in range(teachers):
+            predicted = teacher()(x, level)
+            level = later(t, (number + 1) / teachers)
+            x = level.noised(predicted.x0, predicted.eps)
+        start, end = t.over(x), later(t, 1.0).over(x)
+        ratio = end.sigma / start.sigma
+        return (x - ratio * x_t) / (end.alpha - ratio * start.alpha)
+
+    return function
 
 
 @pytest.mark.parametrize("steps", [1, 4])
 def test_the_progressive_loss_vanishes_for_two_steps_in_one_and_for_nothing_else(steps, getkey):
-    loss = ProgressiveLoss(teacher(), Velocity(), steps, GRID)
+    loss = ProgressiveLoss(student(), teacher(), steps, GRID)
     x0, key = examples(getkey), getkey()
-    assert float(loss(after_teacher(steps, 2), x0, key=key)) < 1e-9
+    assert float(loss(Known(after_teacher(steps, 2)), x0, key=key)) < 1e-9
     for teachers in (1, 3):
-        assert float(loss(after_teacher(steps, teachers), x0, key=key)) > 1e-5
+        assert float(loss(Known(after_teacher(steps, teachers)), x0, key=key)) > 1e-5
 
 
 def test_a_perfect_student_draws_what_its_teacher_draws(getkey):
-    student = Denoiser(after_teacher(4, 2), SCHEDULE, Velocity())
     noise = jax.random.normal(getkey(), (8, *SHAPE))
     few, many = (
-        sample_from(DDIMSampler(d, GRID), noise, steps=steps, key=getkey())
-        for d, steps in ((student, 4), (teacher(), 8))
+        sample_from(denoiser, DDIMSampler(grid=GRID), noise, steps=steps)
+        for denoiser, steps in ((student(after_teacher(4, 2)), 4), (teacher(), 8))
     )
     np.testing.assert_allclose(few, many, atol=1e-5)
 
 
-def end_of_trajectory(x_t: Batch, t: Time) -> Batch:
+def end_of_trajectory(x_t, level):
     """Where the probability flow of N(MEAN, STD²) leads: the same quantile of the data."""
-    alpha, sigma = like(SCHEDULE.alpha(t), x_t), like(SCHEDULE.sigma(t), x_t)
-    return MEAN + STD * (x_t - alpha * MEAN) / jnp.sqrt(alpha**2 * STD**2 + sigma**2)
+    level = level.over(x_t)
+    width = jnp.sqrt(level.alpha**2 * STD**2 + level.sigma**2)
+    return MEAN + STD * (x_t - level.alpha * MEAN) / width
 
 
 def test_the_consistency_loss_vanishes_with_the_teachers_error_for_the_exact_map(getkey):
-    """Distilled from exact steps, the flow's end is consistent but for the steps' own error, which two
-    halves of a first-order step make a second-order one; a student that is off is off at every grid."""
+    """A student that is off is off at every grid.
+
+    Distilled from exact steps, the flow's end is consistent but for the steps' own error, which two halves
+    of a first-order step make a second-order one.
+    """
     x0, key = examples(getkey), getkey()
     exact = Known(end_of_trajectory)
-    wrong = Known(lambda x, t: 0.9 * end_of_trajectory(x, t) + 0.1 * x)
+    wrong = Known(lambda x, level: 0.9 * end_of_trajectory(x, level) + 0.1 * x)
     found = {}
     for steps in (10, 20, 40, 80):
-        loss = ConsistencyLoss(SCHEDULE, Velocity(), steps, teacher(), GRID)
+        loss = ConsistencyLoss(student(), steps, teacher(), GRID)
         found[steps] = (float(loss(exact, x0, key=key)), float(loss(wrong, x0, key=key)))
     assert found[80][0] < 0.2 * found[20][0] < 0.2 * found[10][0]
     assert found[80][1] > 3.0 * found[80][0]
@@ -114,36 +137,126 @@ def test_the_consistency_loss_vanishes_with_the_teachers_error_for_the_exact_map
 def test_neighbours_without_a_teacher_share_their_noise(getkey):
     """A network that knows the x0 of each example is consistent along every path from it."""
     x0 = examples(getkey, 64)
-    loss = ConsistencyLoss(SCHEDULE, Velocity(), 10, None, GRID)
-    assert float(loss(Known(lambda x, t: x0), x0, key=getkey())) < 1e-5
+    loss = ConsistencyLoss(student(), 10, None, GRID)
+    assert float(loss(Known(lambda x, level: x0), x0, key=getkey())) < 1e-5
     # The same one while there is much noise, and another one's while there is little: not consistent.
-    changing = Known(lambda x, t: jnp.where(like(t, x) > 0.5, x0, x0[::-1]))
+    changing = Known(lambda x, level: jnp.where(level.over(x).time > 0.5, x0, x0[::-1]))
     assert float(loss(changing, x0, key=getkey())) > 1e-2
 
 
 def test_a_consistent_map_draws_the_data_in_one_step_and_in_four(getkey):
-    student = Denoiser(Known(end_of_trajectory), SCHEDULE, Velocity())
     for steps in (1, 4):
         drawn = np.asarray(
             sample(
-                ConsistencySampler(student, GRID), SHAPE, count=20_000, steps=steps, key=getkey()
+                student(end_of_trajectory),
+                ConsistencySampler(grid=GRID),
+                SHAPE,
+                count=20_000,
+                steps=steps,
+                key=getkey(),
             )
         )
         assert drawn.mean() == pytest.approx(MEAN, abs=0.02)
         assert drawn.std() == pytest.approx(STD, rel=0.02)
 
 
+class Watching(eqx.Module):
+    """A network that keeps what it is told."""
+
+    told: list = eqx.field(static=True)
+
+    def __call__(self, x, c_noise, cond, *, key):
+        self.told.append((c_noise, cond))
+        return 0.0 * x
+
+
+@eqx.filter_jit
+def watched(loss, x0, cond, key):
+    """The loss of a network that predicts nothing, and the (c_noise, cond) that it was told."""
+    told: list = []
+    return loss(Watching(told), x0, cond, key=key), told
+
+
+@pytest.mark.parametrize("grid", [TrailingGrid(), GRID, KarrasGrid()])
+def test_each_step_of_every_grid_is_trained(grid, getkey):
+    """One loss of so many examples as steps sees each start once, each example at a level of its own."""
+    schedule = DiscreteSchedule(cosine_betas(64))
+    given = Denoiser(Watching([]), schedule, VPrediction())
+    exact = GaussianDenoiser(jnp.full(SHAPE, MEAN), jnp.full(SHAPE, STD), schedule)
+    starts = grid(schedule, 2 * jnp.arange(8), jnp.asarray(16))
+    wanted = np.asarray(VPrediction().coefficients(schedule, starts).c_noise)
+    for loss in (ProgressiveLoss(given, exact, 8, grid), ConsistencyLoss(given, 8, None, grid)):
+        _, told = watched(loss, examples(getkey, 8), None, getkey())
+        np.testing.assert_allclose(told[-1][0], wanted, atol=1e-3)
+
+
+def test_the_condition_and_the_null_reach_teacher_and_student(getkey):
+    """Without a condition the student is given the null condition, as in any other training."""
+    means = jnp.array([[0.5] * 3, [-0.5] * 3])
+    both = GaussianMixtureDenoiser(jnp.full(2, 0.5), means, jnp.full(2, 0.1), SCHEDULE)
+    guided = Guided(both, ClassifierFreeGuidance(2.0))
+    given = Denoiser(Watching([]), SCHEDULE, VelocityPrediction(), null=2)
+    x0, key = examples(getkey, 4), getkey()
+    labels = jnp.array([0, 1, 0, 1])
+    for loss in (
+        ProgressiveLoss(given, guided, 4),
+        ConsistencyLoss(given, 4, guided),
+        ConsistencyLoss(given, 4),
+    ):
+        found, told = watched(loss, x0, labels, key)
+        assert all(np.array_equal(cond, labels) for _, cond in told)
+        other, _ = watched(loss, x0, 1 - labels, key)
+        assert (abs(float(other - found)) > 1e-3) == (loss.teacher is not None)
+    _, told = watched(loss, x0, None, key)
+    assert all(np.array_equal(cond, [2] * 4) for _, cond in told)
+
+
 def points() -> ArrayDataset:
     return ArrayDataset(np.random.default_rng(0).normal(0.2, 0.4, (64, 2)).astype(np.float32))
 
 
-def test_students_are_trained_stage_by_stage_and_their_start_stays_whole(getkey):
-    start = Denoiser(MLP(2, width=16, depth=1, key=getkey()), SCHEDULE, Velocity())
-    training = DiffusionTrainingConfig(steps=3, warmup_steps=1, batch_size=8)
-    stages = list(distill_progressively(start, start, points(), training, stages=(4, 2, 1)))
+def mlp(getkey) -> Denoiser:
+    return Denoiser(MLP(2, width=16, depth=1, key=getkey()), SCHEDULE, VelocityPrediction())
+
+
+CONFIG = TrainingConfig(steps=3, warmup_steps=1, batch_size=8)
+
+
+class Counting(Callback):
+    def __init__(self):
+        self.steps = 0
+
+    def step(self, run):
+        self.steps += 1
+
+
+def test_students_are_trained_stage_by_stage_by_one_program(getkey, caplog):
+    """And where they start from stays whole."""
+    start, counting = mlp(getkey), Counting()
+    given = {"callbacks": (counting,)}
+
+    def compiled_once(train):
+        caplog.clear()
+        with jax.log_compiles(), caplog.at_level(logging.WARNING):
+            result = train()
+        compiled = [r.message for r in caplog.records if r.message.startswith("Compiling")]
+        assert sum("_step" in message for message in compiled) == 1, compiled
+        return result
+
+    stages = compiled_once(
+        lambda: list(
+            distill_progressively(start, start, points(), CONFIG, stages=(4, 2, 1), **given)
+        )
+    )
     assert [steps for steps, _ in stages] == [4, 2, 1]
-    distilled = train_consistency(start, points(), training, stages=(2, 4), teacher=start)
-    alone = train_consistency(start, points(), training, stages=(2, 4))
+    assert counting.steps == 9
+    distilled = compiled_once(
+        lambda: train_consistency(start, points(), CONFIG, stages=(2, 4), teacher=start, **given)
+    )
+    alone = compiled_once(
+        lambda: train_consistency(start, points(), CONFIG, stages=(2, 4), **given)
+    )
+    assert counting.steps == 21
     first = np.asarray(start.backbone.linear_out.bias)
     trained = [
         np.asarray(d.backbone.linear_out.bias) for d in (*dict(stages).values(), distilled, alone)
@@ -153,19 +266,40 @@ def test_students_are_trained_stage_by_stage_and_their_start_stays_whole(getkey)
 
 
 def test_what_cannot_be_learnt_is_refused(getkey):
-    denoiser = Denoiser(MLP(2, width=16, depth=1, key=getkey()), SCHEDULE, Velocity())
-    training = DiffusionTrainingConfig(steps=3, warmup_steps=1, batch_size=8)
+    denoiser = mlp(getkey)
     with pytest.raises(ValueError, match="half the steps"):
-        next(distill_progressively(denoiser, denoiser, points(), training, stages=(8, 3)))
+        distill_progressively(denoiser, denoiser, points(), CONFIG, stages=(8, 3))
     with pytest.raises(ValueError, match="at least one"):
-        train_consistency(denoiser, points(), training, stages=())
-    learned = Denoiser(denoiser.backbone, SCHEDULE, Velocity(), learned_variance=True)
-    with pytest.raises(ValueError, match="learn_sigma"):
-        train_consistency(learned, points(), training)
+        train_consistency(denoiser, points(), CONFIG, stages=())
+    for call in (
+        lambda: distill_progressively(denoiser, denoiser, points(), CONFIG, stages=(1000, 500)),
+        lambda: train_consistency(denoiser, points(), CONFIG, stages=(2, 501)),
+    ):
+        with pytest.raises(ValueError, match=r"needs a teacher of .* between 1 and the 1000"):
+            call()
+    learned = Denoiser(denoiser.backbone, SCHEDULE, VelocityPrediction(), learned_variance=True)
+    elsewhere = Denoiser(
+        denoiser.backbone, DiscreteSchedule(cosine_betas(1000)), VelocityPrediction()
+    )
+    for other, message in ((learned, "learn_sigma"), (elsewhere, "different noise schedules")):
+        for call in (
+            lambda other=other: ProgressiveLoss(other, denoiser, 4),
+            lambda other=other: ConsistencyLoss(other, 4, denoiser),
+            lambda other=other: train_consistency(other, points(), CONFIG, teacher=denoiser),
+            lambda other=other: distill_progressively(
+                denoiser, other, points(), CONFIG, stages=(2, 1)
+            ),
+        ):
+            with pytest.raises(ValueError, match=message):
+                call()
 
 
-@pytest.mark.parametrize("parameterization", [Epsilon(), VPrediction(), Velocity(), EDM()])
+@pytest.mark.parametrize(
+    "parameterization",
+    [EpsilonPrediction(), VPrediction(), VelocityPrediction(), EDMPrediction()],
+)
 def test_consistency_models_keep_clean_examples(parameterization):
-    ConsistencyLoss(DiscreteSchedule(cosine_betas(100)), parameterization, 4)
+    schedule = DiscreteSchedule(cosine_betas(100))
+    ConsistencyLoss(Denoiser(Known(lambda x, level: x), schedule, parameterization), 4)
     with pytest.raises(ValueError, match="return x itself at t = 0"):
-        ConsistencyLoss(DiscreteSchedule(cosine_betas(100)), Sample(), 4)
+        ConsistencyLoss(Denoiser(Known(lambda x, level: x), schedule, X0Prediction()), 4)

@@ -28,12 +28,15 @@ def files(tmp_path_factory) -> Path:
     return folder
 
 
-def parameters():
+def parameters() -> list:
+    """Every page that has code, marked by what it takes to run it."""
+    found = []
     for page in pages.every_page():
         if page.blocks:
             native = any("diffusion-sampler" in block.text for block in page.blocks)
             marks = [pytest.mark.slow, *([pytest.mark.native] if native else [])]
-            yield pytest.param(page, id=page.name, marks=marks)
+            found.append(pytest.param(page, id=page.name, marks=marks))
+    return found
 
 
 @pytest.mark.parametrize("page", parameters())

@@ -157,8 +157,6 @@ def test_a_denoiser_needs_a_sampler_and_steps(images, network, getkey):
     for given in ({"steps": 5}, {"sampler": "ddim"}):
         with pytest.raises(ValueError, match="a denoiser recommends no"):
             sdedit(network, images, 0.5, key=key, **given)
-    with pytest.raises(ValueError, match="a model or a denoiser; got str"):
-        sdedit("demo/model.safetensors", images, 0.5, key=key)
 
 
 def test_samplers_and_guidance_go_by_name_value_or_number(images, network, getkey):
@@ -303,7 +301,10 @@ GRIDS = {
     "leading": (COSINE, LeadingGrid()),
     "variance exploding, from a lower sigma": (VESchedule(), KarrasGrid(sigma_max=5.0)),
     "EDM, from a lower sigma": (EDMSchedule(), LogSNRGrid(sigma_max=2.0)),
-    "flow, from t = 0.8": (FlowSchedule(), GivenGrid((0.8, 0.6, 0.4, 0.3, 0.2, 0.1, 0.05, 0.0))),
+    "flow, from t = 0.8": (
+        FlowSchedule(),
+        GivenGrid(tuple(0.8 * (1.0 - i / 30) for i in range(31))),
+    ),
 }
 
 
@@ -314,8 +315,7 @@ def test_inverted_noise_has_the_size_of_the_grids_first_level(name, getkey):
     std = 0.4
     denoiser = GaussianDenoiser(jnp.zeros(2), jnp.full(2, std), schedule)
     x0 = std * jax.random.normal(getkey(), (4000, 2))
-    steps = len(grid.times) - 1 if isinstance(grid, GivenGrid) else 30
-    sampler = DDIMSampler(grid=grid)
+    sampler, steps = DDIMSampler(grid=grid), 30
     noise = ddim_invert(denoiser, x0, sampler=sampler, steps=steps, iterations=8)
     back = sample_from(denoiser, sampler, noise, steps=steps)
     np.testing.assert_allclose(back, x0, atol=1e-4)
@@ -697,7 +697,7 @@ METHODS = {
 
 @pytest.mark.parametrize("name", METHODS)
 def test_two_images_of_two_channels_are_each_as_alone(name, getkey):
-    """Where batch and channels are equal, a number for each image could be taken for one for each channel."""
+    """A number for each image must not be taken for one for each channel, where both are two."""
     key, x0 = getkey(), jax.random.normal(getkey(), (2, 2, 2, 2))
     mask = jnp.zeros((2, 2, 2, 2)).at[0, 0].set(1.0).at[1, :, 1].set(1.0).at[1, 0, 0, 1].set(1.0)
     sampler = InpaintingSampler(METHODS[name], resample=3, jump=2)
@@ -846,7 +846,7 @@ def test_edits_are_exported_without_custom_calls(edit):
     """A custom call, such as one of LAPACK, runs on no device but the one that it is written for."""
     text = program(edit, (4, 2))
     assert "stablehlo.while" in text
-    assert "custom_call" not in text
+    assert "stablehlo.custom_call" not in text
 
 
 def test_inpainting_is_exported_with_steps_chosen_at_run_time():
@@ -861,7 +861,7 @@ def test_inpainting_is_exported_with_steps_chosen_at_run_time():
     number = jax.ShapeDtypeStruct((), jnp.int32)
     x = jax.ShapeDtypeStruct((4, D), jnp.float32)
     exported = jax.export.export(jax.jit(step), platforms=["cpu"])(x, number, number, x)
-    assert "custom_call" not in exported.mlir_module()
+    assert "stablehlo.custom_call" not in exported.mlir_module()
 
 
 # Multi-scale

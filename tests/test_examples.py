@@ -1,4 +1,4 @@
-"""The examples run, in their reduced setting, and give the figures that they promise."""
+"""Examples and benchmarks run, in their reduced setting, and give the figures that they promise."""
 
 import json
 import os
@@ -15,16 +15,28 @@ ROOT = Path(__file__).parents[1]
 
 def run(name: str, folder: Path, *options: object) -> tuple[str, dict]:
     """What an example prints, and the figures that it leaves."""
+    printed = printed_by(ROOT / "examples" / f"{name}.py", "--out", folder, *options, cwd=folder)
+    return printed, json.loads((folder / "results.json").read_text())
+
+
+def benchmark(name: str, folder: Path, *options: object) -> tuple[str, dict]:
+    """What a benchmark prints, and the figures that it leaves."""
+    printed = printed_by("-m", f"benchmarks.{name}", "--out", folder, *options, cwd=folder)
+    return printed, json.loads((folder / f"{name}.json").read_text())
+
+
+def printed_by(*arguments: object, cwd: Path) -> str:
+    """What Python prints with these arguments."""
     done = subprocess.run(
-        [sys.executable, ROOT / "examples" / f"{name}.py", "--out", folder, *map(str, options)],
-        cwd=folder,
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "export")])},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout, json.loads((folder / "results.json").read_text())
+    return done.stdout
 
 
 def looks_like_pictures(folder: Path, *names: str) -> None:
@@ -37,18 +49,19 @@ def looks_like_pictures(folder: Path, *names: str) -> None:
 @pytest.fixture(scope="session")
 def digits_model(tmp_path_factory, worker_id):
     """A class-conditional model of digits, trained once for all workers."""
-    folder = tmp_path_factory.getbasetemp()
-    path = (folder if worker_id == "master" else folder.parent) / "digits.safetensors"
-    with FileLock(f"{path}.lock"):
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "digits"
+    path = folder / "model.safetensors"
+    with FileLock(f"{folder}.lock"):
         if not path.exists():
             options = [
                 *("--data", "digits", "--model.input-shape", "8", "8", "1"),
                 *("--model.backbone.hidden-dims", "32", "64"),
                 *("--model.backbone.attention-resolutions", "4"),
-                *("--training.steps", "600", "--checkpoint-every", "0", "--log-every", "200"),
+                *("--training.steps", "600", "--training.log-every", "200"),
             ]
             program = Path(sys.executable).parent / "diffusion-eqx"
-            subprocess.run([program, "train", "-o", path, *options], check=True)
+            subprocess.run([program, "train", "-o", folder, *options], check=True)
     return path
 
 
@@ -98,7 +111,7 @@ def test_colour_images(tmp_path):
 def test_score_model(tmp_path):
     """The reverse SDE and the probability-flow ODE, by four methods, give the class asked for."""
     _, results = run("score_model", tmp_path)
-    assert results.keys() == {"sde:Euler", "predictor_corrector", "diffrax:Heun", "adaptive:Tsit5"}
+    assert results.keys() == {"sde:Euler", "predictor-corrector", "diffrax:Heun", "adaptive:Tsit5"}
     assert min(results.values()) > 0.8
     looks_like_pictures(tmp_path, "score_model", "trajectory")
 
@@ -183,3 +196,57 @@ def test_latent_diffusion(tmp_path):
     assert results["accuracy of samples"] > 0.8
     assert results["accuracy of real images"] > 0.85
     looks_like_pictures(tmp_path, "latent")
+
+
+@pytest.mark.long
+@pytest.mark.native
+def test_demo(tmp_path):
+    """Python and the native program draw the same images, of a model that has learnt a little."""
+    options = ("--steps", 60, "--samples", 100, "--epochs", 1)
+    printed, results = run("demo", tmp_path, *options)
+    assert results["largest difference between Python's and native images"] < 1e-3
+    assert results["native images judged"] == 100
+    assert results["native images of the class asked for"] > 0.2
+    assert results["Fréchet distance of native images"] > 0.0
+    assert "native.png" in printed
+    looks_like_pictures(tmp_path, "training", "python", "native", "strip")
+
+
+@pytest.mark.long
+def test_nothing_heavy_is_imported_with_the_library(tmp_path):
+    printed, results = benchmark("import_time", tmp_path, "--rounds", 1)
+    assert "goal" in printed
+    library = results["diffusion_eqx"]
+    assert library["packages besides those of jax and equinox"] == ["diffusion_eqx"]
+    assert library["unwanted"] == []
+    # Loading a model, too, needs none of them.
+    assert results["… and dx.load_model"]["unwanted"] == []
+
+
+@pytest.mark.long
+@pytest.mark.peer
+def test_sampling_can_be_compared_with_diffusers(tmp_path):
+    """Both draw with one network of the same weights; how fast they are is seen by running it in full."""
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    _, results = benchmark("sampling_vs_diffusers", tmp_path, "--smoke")
+    assert 3.7e6 < results["setting"]["parameters"] < 3.9e6
+    assert results["largest difference of the networks"] < 1e-4
+    assert results["pipeline"]["ratio"] > 0.0
+    assert results["overhead"].keys() == {"ddim", "unipc"}
+
+
+@pytest.mark.long
+def test_every_sampler_can_be_judged_on_digits(tmp_path):
+    options = ("--training-steps", 60, "--only", "ddim", "unipc", "sde:Euler")
+    _, results = benchmark("digits_samplers", tmp_path, *options)
+    assert results["real, unseen by the judge"]["accuracy"] > 0.85
+    assert len(results) == 1 + 3 * 3
+
+
+@pytest.mark.long
+def test_a_family_can_be_trained_and_judged(tmp_path):
+    options = ("--effort", 0.02, "--only", "U-Net, DDPM with v")
+    _, results = benchmark("families", tmp_path, *options)
+    assert results["real test set"]["accuracy"] > 0.85
+    assert results["U-Net, DDPM with v"]["distance"] > 0.0

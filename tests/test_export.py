@@ -87,7 +87,8 @@ def test_manifest_says_what_the_format_promises():
         assert all(a["donated"] for a in states)
         assert [a["name"] for a in states] == ["x", "keys"]
         assert not any(a["donated"] for a in entry["finish"]["inputs"])
-        assert {a["role"] for a in entry["init"]["inputs"]} <= {"seed", "first", "weight"}
+        own = [a for a in entry["init"]["inputs"] if a["role"] != "weight"]
+        assert {a["name"] for a in own} <= {"seed", "first", "steps"}
 
 
 def test_numbers_are_those_that_the_values_declare():
@@ -172,7 +173,7 @@ def test_command_line_exports_shows_and_verifies(tmp_path):
 
     made = command(
         *("sampler", model, "-o", artifact, "--batch-sizes", 2, "--platforms", "cpu"),
-        *("--guidance", "cfg", "--guidance-scale", 3, "--eta=0.5", "--grid", "karras"),
+        *("--guidance-scale", 3, "--eta=0.5", "--grid", "karras", "--steps", 5),
     )
     assert made.returncode == 0, made.stderr
     assert "guidance_scale" in command("info", artifact).stdout
@@ -186,7 +187,7 @@ def test_command_line_exports_shows_and_verifies(tmp_path):
     assert (failed.returncode, "no artifact" in failed.stderr) == (2, True)
     for wrong, message in (
         (("--foo", 1), "no number 'foo'"),
-        (("--eta", "much"), "'much' is no number"),
+        (("--eta", "much"), "needs a number; got 'much'"),
         (("--eta",), "--eta is no option here, or lacks its value"),
     ):
         failed = command("sampler", model, "-o", artifact, *wrong)

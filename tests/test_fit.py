@@ -107,6 +107,13 @@ def test_divergence_names_the_step_and_leaves_only_good_checkpoints(
         assert all(np.isfinite(array).all() for array in arrays)
 
 
+def test_a_run_that_a_callback_stops_after_it_diverged_leaves_no_checkpoint_of_it(tmp_path):
+    settings = config(log_every=0, checkpoint_every=0)
+    with pytest.raises(TrainingDiverged, match="step 3 "):
+        run_fit(settings, data=Points(bad=2), run=Run(tmp_path), callbacks=[StopAt(7)])
+    assert not any(path.name.isdigit() for path in (tmp_path / "checkpoints").iterdir())
+
+
 def test_divergence_is_reported_without_reports_and_folder():
     with pytest.raises(TrainingDiverged, match="step 3 "):
         run_fit(config(log_every=0), data=Points(bad=2))

@@ -197,7 +197,8 @@ def test_an_example_does_not_depend_on_its_batch(getkey):
 
 def test_an_untrained_network_that_gives_zeros_is_a_standard_normal(tiny_config, getkey):
     """v = 0 is the exact prediction for data ~ N(0, I); each pixel of an image then costs what it does
-    under a normal of variance 1 (and the least noise), over the interval of its grey level."""
+    under a normal of variance 1 (and the least noise), over the interval of its grey level.
+    """
     images = digits().images[:4]
     model = DDIMModel(tiny_config, key=getkey())
     found = image_bits_per_dim(model.denoiser, images, key=getkey(), grey_levels=17, **QUICK)

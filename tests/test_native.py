@@ -249,7 +249,8 @@ def sanitized(stderr: str) -> None:
 def test_broken_artifacts_are_refused_under_sanitizers(tmp_path):
     """Each gets a documented exit code and one line; accepted are those that changed nothing the reader
     relies on, or whose manifest lies so consistently that only the device can notice. The device must
-    then report an error or a result, never crash."""
+    then report an error or a result, never crash.
+    """
     original = tiny_artifact()
     broken = list(mutations(original))
     assert len(broken) >= 1000

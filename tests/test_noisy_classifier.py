@@ -125,7 +125,8 @@ def test_training_needs_an_epoch():
 @pytest.fixture
 def files(small_config, trained, tmp_path, getkey):
     """A folder with an unconditional and a conditional model, of weights that mean nothing, and the
-    classifier."""
+    classifier.
+    """
     for name, classes in (("plain", None), ("conditional", 10)):
         config = dataclasses.replace(
             small_config, backbone=dataclasses.replace(small_config.backbone, num_classes=classes)

@@ -18,25 +18,27 @@ method. Six things differ, and the oracle of test_convergence.py is the judge of
   well; a schedule of ours interpolates log alpha_bar. Compared where their timesteps are integers.
 """
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion_eqx.denoiser import Denoiser
 from diffusion_eqx.samplers import (
     DDIMSampler,
+    DDPMSampler,
     DEISSampler,
-    DPMSolverPlusPlus,
+    DPMSolverPlusPlusSampler,
     GivenGrid,
     HeunSampler,
     KarrasGrid,
     LeadingGrid,
     LinspaceGrid,
     TrailingGrid,
-    UniPC,
+    UniPCSampler,
+    draw,
+    image_keys,
 )
-from diffusion_eqx.samplers.noise import draw, image_keys
 from tests.test_peer_schedulers import (
     COUNT,
     PREDICTIONS,
@@ -44,6 +46,7 @@ from tests.test_peer_schedulers import (
     SHAPE,
     assert_equal,
     build,
+    network_of,
     run_ours,
 )
 
@@ -102,15 +105,11 @@ def rounding_of(made) -> float:
     return float(made.sigmas[0]) * 2.0**-24 if in_sigma else 0.0
 
 
-def network_of(model):
-    return eqx.filter_jit(lambda x, timestep: model.denoiser.backbone(x, timestep, None, key=None))
-
-
 def times_of(made, steps: int, end: float = 0.0) -> GivenGrid:
     """The peer's integer timesteps as a grid of ours."""
     made.set_timesteps(steps)
     timesteps = np.asarray(made.timesteps, np.float64)
-    return GivenGrid(np.concatenate([(timesteps + 1.0) / 1000.0, [end]]))
+    return GivenGrid((*((timesteps + 1.0) / 1000.0), end))
 
 
 EVERY = [(schedule, prediction) for schedule in SCHEDULES for prediction in PREDICTIONS]
@@ -124,26 +123,38 @@ class TestEverySchedule:
     """Schedules × predictions; steps and spacings vary inside."""
 
     def check(self, kind, schedule_type, prediction_type, sampler, cases, **options):
-        model = eqx.nn.inference_mode(build(schedule_type, prediction_type, False))
-        network, denoiser = network_of(model), model.guided(None)
+        denoiser = build(schedule_type, prediction_type)
+        network = network_of(denoiser)
         for steps, spacing, grid in cases:
             made = scheduler(kind, schedule_type, prediction_type, spacing, **options)
             theirs = run_peer(made, network, NOISE, steps)
             chosen = times_of(made, steps) if grid is None else grid
-            ours = run_ours(sampler(denoiser, chosen), NOISE, steps, KEY)
+            ours = run_ours(denoiser, sampler(chosen), NOISE, steps, KEY)
             assert_equal(ours, theirs, rounding_of(made))
 
     @over_those_in_sigma
     def test_euler(self, schedule_type, prediction_type):
         cases = [(10, "linspace", LinspaceGrid()), (20, "trailing", TrailingGrid())]
         cases += [(50, "leading", LeadingGrid())]
-        self.check("EulerDiscreteScheduler", schedule_type, prediction_type, DDIMSampler, cases)
+        self.check(
+            "EulerDiscreteScheduler",
+            schedule_type,
+            prediction_type,
+            lambda g: DDIMSampler(grid=g),
+            cases,
+        )
 
     @pytest.mark.parametrize(("schedule_type", "prediction_type"), HEUN)
     def test_heun(self, schedule_type, prediction_type):
         cases = [(10, "linspace", LinspaceGrid()), (20, "trailing", TrailingGrid())]
         cases += [(50, "leading", LeadingGrid())]
-        self.check("HeunDiscreteScheduler", schedule_type, prediction_type, HeunSampler, cases)
+        self.check(
+            "HeunDiscreteScheduler",
+            schedule_type,
+            prediction_type,
+            lambda g: HeunSampler(grid=g),
+            cases,
+        )
 
     @over_every
     @pytest.mark.parametrize("order", [2, 3])
@@ -153,7 +164,7 @@ class TestEverySchedule:
             "DPMSolverMultistepScheduler",
             schedule_type,
             prediction_type,
-            lambda d, grid: DPMSolverPlusPlus(d, grid, order=order, published=True),
+            lambda grid: DPMSolverPlusPlusSampler(order=order, published=True, grid=grid),
             cases,
             solver_order=order,
             algorithm_type="dpmsolver++",
@@ -166,7 +177,7 @@ class TestEverySchedule:
             "UniPCMultistepScheduler",
             schedule_type,
             prediction_type,
-            lambda d, grid: UniPC(d, grid, order=3),
+            lambda grid: UniPCSampler(order=3, grid=grid),
             cases,
             solver_order=3,
         )
@@ -174,8 +185,8 @@ class TestEverySchedule:
     @over_those_in_sigma
     def test_deis(self, schedule_type, prediction_type):
         """diffusers stops at the noise of timestep 0, where ours is stopped too."""
-        model = eqx.nn.inference_mode(build(schedule_type, prediction_type, False))
-        network, denoiser = network_of(model), model.guided(None)
+        denoiser = build(schedule_type, prediction_type)
+        network = network_of(denoiser)
         for steps, spacing, order in [(10, "leading", 2), (20, "linspace", 3), (50, "leading", 3)]:
             made = scheduler(
                 "DEISMultistepScheduler",
@@ -186,7 +197,7 @@ class TestEverySchedule:
             )
             theirs = run_peer(made, network, NOISE, steps)
             grid = times_of(made, steps, end=1.0 / 1000)
-            ours = run_ours(DEISSampler(denoiser, grid, order=order), NOISE, steps, KEY)
+            ours = run_ours(denoiser, DEISSampler(order=order, grid=grid), NOISE, steps, KEY)
             assert_equal(ours, theirs)
 
 
@@ -194,30 +205,30 @@ class TestEverySchedule:
 @pytest.mark.parametrize("steps", [10, 20, 50])
 def test_euler_with_karras_grid(steps, schedule_type):
     prediction = "v_prediction"
-    model = eqx.nn.inference_mode(build(schedule_type, prediction, False))
+    denoiser = build(schedule_type, prediction)
     made = scheduler(
         "EulerDiscreteScheduler", schedule_type, prediction, "linspace", use_karras_sigmas=True
     )
-    theirs = run_peer(made, network_of(model), NOISE, steps)
-    ours = run_ours(DDIMSampler(model.guided(None), KarrasGrid()), NOISE, steps, KEY)
+    theirs = run_peer(made, network_of(denoiser), NOISE, steps)
+    ours = run_ours(denoiser, DDIMSampler(grid=KarrasGrid()), NOISE, steps, KEY)
     assert_equal(ours, theirs, rounding_of(made))
 
 
 @pytest.mark.parametrize("schedule_type", SCHEDULES)
 def test_euler_ancestral(schedule_type):
-    model = eqx.nn.inference_mode(build(schedule_type, "v_prediction", False))
+    denoiser = build(schedule_type, "v_prediction")
     keys = image_keys(KEY, COUNT)
     made = scheduler("EulerAncestralDiscreteScheduler", schedule_type, "v_prediction", "trailing")
     theirs = run_peer(
-        made, network_of(model), NOISE, 20, lambda index: draw(keys, index + 1, SHAPE)
+        made, network_of(denoiser), NOISE, 20, lambda index: draw(keys, index + 1, SHAPE)
     )
-    sampler = DDIMSampler(model.guided(None), TrailingGrid(), eta=1.0)
-    assert_equal(run_ours(sampler, NOISE, 20, KEY), theirs, rounding_of(made))
+    sampler = DDIMSampler(eta=1.0, grid=TrailingGrid())
+    assert_equal(run_ours(denoiser, sampler, NOISE, 20, KEY), theirs, rounding_of(made))
 
 
 def test_stochastic_dpm_solver():
     order = 2
-    model = eqx.nn.inference_mode(build("linear", "v_prediction", False))
+    denoiser = build("linear", "v_prediction")
     keys = image_keys(KEY, COUNT)
     made = scheduler(
         "DPMSolverMultistepScheduler",
@@ -228,12 +239,10 @@ def test_stochastic_dpm_solver():
         algorithm_type="sde-dpmsolver++",
     )
     theirs = run_peer(
-        made, network_of(model), NOISE, 20, lambda index: draw(keys, index + 1, SHAPE)
+        made, network_of(denoiser), NOISE, 20, lambda index: draw(keys, index + 1, SHAPE)
     )
-    sampler = DPMSolverPlusPlus(
-        model.guided(None), TrailingGrid(), eta=1.0, order=order, published=True
-    )
-    assert_equal(run_ours(sampler, NOISE, 20, KEY), theirs)
+    sampler = DPMSolverPlusPlusSampler(eta=1.0, order=order, published=True, grid=TrailingGrid())
+    assert_equal(run_ours(denoiser, sampler, NOISE, 20, KEY), theirs)
 
 
 def test_learned_variance_is_that_of_diffusers():
@@ -244,14 +253,10 @@ def test_learned_variance_is_that_of_diffusers():
     import diffusers
     import torch
 
-    model = eqx.nn.inference_mode(build("linear", "epsilon", False))
-    denoiser = model.denoiser
+    denoiser = build("linear", "epsilon")
 
     def network(x, c_noise, cond, *, key):
         return jnp.concatenate([denoiser.backbone(x, c_noise, cond, key=key), jnp.sin(3 * x)], -1)
-
-    from diffusion_eqx.denoiser import Denoiser
-    from diffusion_eqx.samplers import DDPMSampler
 
     learned = Denoiser(network, denoiser.schedule, denoiser.parameterization, learned_variance=True)
     made = diffusers.DDPMScheduler(
@@ -275,5 +280,5 @@ def test_learned_variance_is_that_of_diffusers():
             patch.setattr(module, "randn_tensor", lambda *_, drawn=drawn, **__: drawn)
             given = [torch.from_numpy(a).movedim(-1, 1) for a in (output, x.numpy())]
             x = made.step(given[0], timestep, given[1]).prev_sample.movedim(1, -1)
-    sampler = DDPMSampler(learned, LeadingGrid(), variance="learned")
-    assert_equal(run_ours(sampler, NOISE, 20, KEY), x.numpy())
+    sampler = DDPMSampler(variance="learned", grid=LeadingGrid())
+    assert_equal(run_ours(learned, sampler, NOISE, 20, KEY), x.numpy())

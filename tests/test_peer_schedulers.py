@@ -15,36 +15,69 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_eqx.config import DDIMConfig, NoiseScheduleConfig, UNetBackboneConfig
-from diffusion_eqx.denoiser import GaussianDenoiser
-from diffusion_eqx.models import DDIMModel
-from diffusion_eqx.samplers import DDIMSampler, DDPMSampler, LeadingGrid, TrailingGrid
-from diffusion_eqx.samplers.noise import draw, image_keys
+from diffusion_eqx.denoiser import Denoiser
+from diffusion_eqx.exact import GaussianDenoiser
+from diffusion_eqx.guidance import Clipping, Guided
+from diffusion_eqx.parameterizations import EpsilonPrediction, VPrediction, X0Prediction
+from diffusion_eqx.samplers import (
+    DDIMSampler,
+    DDPMSampler,
+    LeadingGrid,
+    TrailingGrid,
+    draw,
+    image_keys,
+    sample_between,
+)
+from diffusion_eqx.schedules import DiscreteSchedule, scaled_linear_betas
+from tests.catalogue import SCHEDULES as OURS
 from tests.oracle_network import OracleNetwork
-from tests.perturbed import perturbed
 
 pytestmark = pytest.mark.peer
 
 SHAPE = (8, 8, 1)
 COUNT = 4
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
-PREDICTIONS = ["epsilon", "sample", "v_prediction"]
+PREDICTIONS = {
+    "epsilon": EpsilonPrediction(),
+    "sample": X0Prediction(),
+    "v_prediction": VPrediction(),
+}
+OURS = {**OURS, "scaled_linear": DiscreteSchedule(scaled_linear_betas(1000, 1e-4, 0.02))}
 
 
-def build(schedule_type, prediction_type, clip):
-    config = DDIMConfig(
-        backbone=UNetBackboneConfig(hidden_dims=(8,), time_embedding_dim=16),
-        noise_schedule=NoiseScheduleConfig(schedule_type=schedule_type),
-        input_shape=SHAPE,
-        prediction_type=prediction_type,
-        clip_denoised=clip,
-    )
-    model = DDIMModel(config, key=jax.random.key(0))
-    # As good as a trained network, so that samples are as large as images; yet not a simple function.
-    unet = perturbed(model.denoiser.backbone, key=jax.random.key(1))
-    oracle = GaussianDenoiser(jnp.full(SHAPE, 0.2), jnp.full(SHAPE, 0.5), model.denoiser.schedule)
-    backbone = OracleNetwork(prediction_type, oracle, unet)
-    return eqx.tree_at(lambda m: m.denoiser.backbone, model, backbone)
+class Convolutions(eqx.Module):
+    """A small network of random weights, no simple function of its input."""
+
+    inner: jax.Array
+    outer: jax.Array
+
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.inner = jnp.asarray(rng.standard_normal((3, 3, 1, 8)) / 3, jnp.float32)
+        self.outer = jnp.asarray(rng.standard_normal((3, 3, 8, 1)) / 9, jnp.float32)
+
+    def __call__(self, x, c_noise, cond, *, key):
+        layout = ("NHWC", "HWIO", "NHWC")
+        hidden = jax.lax.conv_general_dilated(
+            x, self.inner, (1, 1), "SAME", dimension_numbers=layout
+        )
+        told = jnp.sin(c_noise[:, None] / 1000 * jnp.arange(1, 9)[None].astype(jnp.float32))
+        hidden = jnp.tanh(hidden + told[:, None, None])
+        return jax.lax.conv_general_dilated(
+            hidden, self.outer, (1, 1), "SAME", dimension_numbers=layout
+        )
+
+
+def build(schedule_type, prediction_type) -> Denoiser:
+    """As good as a trained network, so that samples are as large as images; yet not a simple function."""
+    schedule, parameterization = OURS[schedule_type], PREDICTIONS[prediction_type]
+    oracle = GaussianDenoiser(jnp.full(SHAPE, 0.2), jnp.full(SHAPE, 0.5), schedule)
+    backbone = OracleNetwork(parameterization, oracle, Convolutions())
+    return Denoiser(backbone, schedule, parameterization)
+
+
+def network_of(denoiser):
+    return eqx.filter_jit(lambda x, timestep: denoiser.backbone(x, timestep, None, key=None))
 
 
 def peer(kind, schedule_type, prediction_type, clip, spacing):
@@ -70,7 +103,7 @@ def run_peer(scheduler, network, noise, steps, step_noise, **options):
     scheduler.set_timesteps(steps)
     x = torch.from_numpy(np.array(noise))
     for index, timestep in enumerate(scheduler.timesteps):
-        output = network(jnp.asarray(x.numpy()), jnp.full(COUNT, int(timestep)))
+        output = network(jnp.asarray(x.numpy()), jnp.full(COUNT, float(timestep)))
         output = torch.from_numpy(np.array(output))
         arguments = dict(options)
         given = torch.from_numpy(np.array(step_noise(index)))
@@ -88,14 +121,15 @@ def run_peer(scheduler, network, noise, steps, step_noise, **options):
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
 @pytest.mark.parametrize("schedule_type", SCHEDULES)
 def test_ddim_equals_diffusers(schedule_type, prediction_type, clip):
-    model = build(schedule_type, prediction_type, clip)
-    network = eqx.filter_jit(eqx.nn.inference_mode(model))
+    denoiser = build(schedule_type, prediction_type)
+    network = network_of(denoiser)
+    denoiser = Guided(denoiser, Clipping()) if clip else denoiser
     key = jax.random.key(5)
     keys = image_keys(key, COUNT)
     noise = draw(keys, 0, SHAPE)
     for steps, eta, spacing in [(10, 0.0, "leading"), (20, 0.0, "trailing"), (10, 0.7, "trailing")]:
         grid = LeadingGrid() if spacing == "leading" else TrailingGrid()
-        ours = run_ours(DDIMSampler(model.guided(None), grid, eta), noise, steps, key)
+        ours = run_ours(denoiser, DDIMSampler(eta, grid=grid), noise, steps, key)
         theirs = run_peer(
             peer("ddim", schedule_type, prediction_type, clip, spacing),
             network,
@@ -112,14 +146,15 @@ def test_ddim_equals_diffusers(schedule_type, prediction_type, clip):
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
 @pytest.mark.parametrize("schedule_type", SCHEDULES)
 def test_ddpm_equals_diffusers(schedule_type, prediction_type, clip):
-    model = build(schedule_type, prediction_type, clip)
-    network = eqx.filter_jit(eqx.nn.inference_mode(model))
+    denoiser = build(schedule_type, prediction_type)
+    network = network_of(denoiser)
+    denoiser = Guided(denoiser, Clipping()) if clip else denoiser
     key = jax.random.key(6)
     keys = image_keys(key, COUNT)
     noise = draw(keys, 0, SHAPE)
     for steps, spacing in [(10, "trailing"), (20, "leading")]:
         grid = LeadingGrid() if spacing == "leading" else TrailingGrid()
-        ours = run_ours(DDPMSampler(model.guided(None), grid), noise, steps, key)
+        ours = run_ours(denoiser, DDPMSampler(grid=grid), noise, steps, key)
         theirs = run_peer(
             peer("ddpm", schedule_type, prediction_type, clip, spacing),
             network,
@@ -140,10 +175,6 @@ def assert_equal(ours, theirs, rounding=0.0):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=(1e-4 + rounding) * size)
 
 
-@eqx.filter_jit
-def run_ours(sampler, noise, steps, key):
-    """Sample without the final clipping, and from noise of standard deviation exactly 1."""
-    from diffusion_eqx.samplers.drive import advance
-
-    state = sampler.resume(noise, 0, steps, keys=image_keys(key, COUNT))
-    return advance(sampler, state, None, begin=0, end=steps, steps=steps).x
+def run_ours(denoiser, sampler, noise, steps, key):
+    """Sample from noise of standard deviation exactly 1."""
+    return sample_between(denoiser, sampler, noise, begin=0, end=steps, steps=steps, key=key)

@@ -6,10 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_eqx.config import UNetBackboneConfig
-from diffusion_eqx.models.build import build_unet
-from diffusion_eqx.nn import ResBlock, SpatialSelfAttention, UNet
-from tests.peer_weights import array, as_conv, as_linear, as_norm, fill_randomly
+from diffusion_eqx.nn import UNet
+from tests.peer_unet import with_weights_of
+from tests.peer_weights import fill_randomly
 
 pytestmark = pytest.mark.peer
 torch = pytest.importorskip("torch")
@@ -39,98 +38,24 @@ def theirs(attention: tuple[bool, ...], layers: int):
     return module
 
 
-def ours(attention: tuple[bool, ...], layers: int, size: int) -> UNet:
-    config = UNetBackboneConfig(
-        hidden_dims=tuple(WIDTH * (i + 1) for i in range(len(attention))),
+def ours(attention: tuple[bool, ...], layers: int) -> UNet:
+    # Only its shapes: every array is replaced.
+    empty = eqx.filter_eval_shape(
+        UNet,
         in_channels=3,
         out_channels=3,
-        time_embedding_dim=WIDTH,
-        attention_resolutions=tuple(size // 2**i for i, a in enumerate(attention) if a),
+        channels=tuple(WIDTH * (i + 1) for i in range(len(attention))),
         num_res_blocks=layers,
+        attention_levels=tuple(i for i, attends in enumerate(attention) if attends),
+        embedding_dim=WIDTH,
         num_classes=CLASSES,
+        activation=jax.nn.silu,
+        dropout=0.0,
         head_dim=HEAD_DIM,
         norm_groups=GROUPS,
+        key=jax.random.key(0),
     )
-    # Only its shapes: every array is replaced.
-    empty = eqx.filter_eval_shape(build_unet, config, (size, size), key=jax.random.key(0))
     return eqx.nn.inference_mode(empty)
-
-
-def as_resblock(block: ResBlock, peer) -> ResBlock:
-    parts = [
-        as_norm(block.norm1, peer.norm1),
-        as_conv(block.conv1, peer.conv1),
-        as_linear(block.modulation, peer.time_emb_proj),
-        as_norm(block.norm2, peer.norm2),
-        as_conv(block.conv2, peer.conv2),
-    ]
-    block = eqx.tree_at(lambda b: [b.norm1, b.conv1, b.modulation, b.norm2, b.conv2], block, parts)
-    assert (block.shortcut is None) == (peer.conv_shortcut is None)
-    if block.shortcut is None:
-        return block
-    return eqx.tree_at(lambda b: b.shortcut, block, as_conv(block.shortcut, peer.conv_shortcut))
-
-
-def as_attention(attention: SpatialSelfAttention, peer) -> SpatialSelfAttention:
-    assert attention.heads == peer.heads
-    parts = [
-        as_norm(attention.norm, peer.group_norm),
-        as_linear(attention.qkv, peer.to_q, peer.to_k, peer.to_v),
-        as_linear(attention.out, peer.to_out[0]),
-    ]
-    return eqx.tree_at(lambda a: [a.norm, a.qkv, a.out], attention, parts)
-
-
-def as_block(block, resnet, attention):
-    assert (block.attention is None) == (attention is None)
-    block = eqx.tree_at(lambda b: b.res, block, as_resblock(block.res, resnet))
-    if attention is None:
-        return block
-    return eqx.tree_at(lambda b: b.attention, block, as_attention(block.attention, attention))
-
-
-def as_level(level, peer, resamplers):
-    attentions = getattr(peer, "attentions", [None] * len(peer.resnets))
-    blocks = [as_block(*each) for each in zip(level.blocks, peer.resnets, attentions, strict=True)]
-    level = eqx.tree_at(lambda part: part.blocks, level, blocks)
-    assert (level.resample is None) == (resamplers is None)
-    if resamplers is None:
-        return level
-    return eqx.tree_at(
-        lambda part: part.resample, level, as_conv(level.resample, resamplers[0].conv)
-    )
-
-
-def with_weights_of(unet: UNet, peer) -> UNet:
-    time, peer_time = unet.time_embedding, peer.time_embedding
-    parts = {
-        "time_embedding": eqx.tree_at(
-            lambda t: [t.hidden, t.out],
-            time,
-            [as_linear(time.hidden, peer_time.linear_1), as_linear(time.out, peer_time.linear_2)],
-        ),
-        "class_embedding": eqx.tree_at(
-            lambda c: c.table, unet.class_embedding, array(peer.class_embedding.weight)
-        ),
-        "conv_in": as_conv(unet.conv_in, peer.conv_in),
-        "down": [
-            as_level(level, block, block.downsamplers)
-            for level, block in zip(unet.down, peer.down_blocks, strict=True)
-        ],
-        "middle": [
-            as_block(block, resnet, attention)
-            for block, resnet, attention in zip(
-                unet.middle, peer.mid_block.resnets, [*peer.mid_block.attentions, None], strict=True
-            )
-        ],
-        "up": [
-            as_level(level, block, block.upsamplers)
-            for level, block in zip(unet.up, peer.up_blocks, strict=True)
-        ],
-        "norm_out": as_norm(unet.norm_out, peer.conv_norm_out),
-        "conv_out": as_conv(unet.conv_out, peer.conv_out),
-    }
-    return eqx.tree_at(lambda u: [getattr(u, name) for name in parts], unet, list(parts.values()))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +64,7 @@ def with_weights_of(unet: UNet, peer) -> UNet:
 )
 def test_the_same_weights_give_the_same_output(attention, layers, size, getkey):
     peer = theirs(attention, layers)
-    unet = with_weights_of(ours(attention, layers, size), peer)
+    unet = with_weights_of(ours(attention, layers), peer)
     x = jax.random.normal(getkey(), (3, size, size, 3))
     timesteps, labels = np.array([0, 17, 250]), np.array([0, 2, CLASSES])
     with torch.no_grad():

@@ -8,15 +8,28 @@ import optax
 import pytest
 from scipy import integrate, stats
 
-from diffusion_eqx.denoiser import GaussianDenoiser, Prediction
-from diffusion_eqx.losses import DenoisingLoss
-from diffusion_eqx.parameterization import Epsilon
+from diffusion_eqx.denoiser import Denoiser, Prediction
+from diffusion_eqx.exact import GaussianDenoiser
+from diffusion_eqx.losses import (
+    DenoisingLoss,
+    HybridLoss,
+    bound_terms,
+    discretized_log_likelihood,
+)
+from diffusion_eqx.parameterizations import EpsilonPrediction
 from diffusion_eqx.schedules import DiscreteSchedule, VPSchedule, cosine_betas, linear_betas
-from diffusion_eqx.variational import HybridLoss, bound_terms, discretized_log_likelihood
 
 BETAS = np.linspace(1e-4, 0.02, 1000)
 LINEAR = DiscreteSchedule(BETAS)
 compiled_terms = eqx.filter_jit(bound_terms)
+
+
+def simple_loss(schedule) -> DenoisingLoss:
+    return DenoisingLoss(Denoiser(lambda *_, key: None, schedule, EpsilonPrediction()))
+
+
+def with_fraction(predicted: Prediction, fraction) -> Prediction:
+    return Prediction(predicted.x0, predicted.eps, jnp.full_like(predicted.x0, fraction))
 
 
 def posterior(timestep: int, x0, x_t):
@@ -41,10 +54,10 @@ def test_later_terms_are_the_divergence_of_two_gaussians(timestep, fraction):
     nats, _ = integrate.quad(
         lambda x: q.pdf(x) * (q.logpdf(x) - p.logpdf(x)), *ends, epsabs=1e-13, epsrel=1e-10
     )
-    t = jnp.array([(timestep + 1) / 1000])
+    level = LINEAR.at_timestep(jnp.array([timestep]))
     shape = (1, 1)
     given = Prediction(jnp.full(shape, predicted), jnp.zeros(shape), jnp.full(shape, fraction))
-    found = compiled_terms(LINEAR, jnp.full(shape, x0), t, given)
+    found = compiled_terms(LINEAR, jnp.full(shape, x0), level, given)
     np.testing.assert_allclose(found, nats / np.log(2), rtol=2e-3, atol=1e-7)
 
 
@@ -56,7 +69,8 @@ def test_the_first_term_is_the_likelihood_of_grey_levels():
     given = Prediction(
         jnp.asarray(mean, jnp.float32)[None], jnp.zeros((1, 256)), jnp.full((1, 256), fraction)
     )
-    found = compiled_terms(LINEAR, jnp.asarray(levels, jnp.float32)[None], jnp.array([1e-3]), given)
+    level = LINEAR.at_timestep(jnp.array([0]))
+    found = compiled_terms(LINEAR, jnp.asarray(levels, jnp.float32)[None], level, given)
     upper = np.where(levels > 0.999, np.inf, levels + 1 / 255)
     lower = np.where(levels < -0.999, -np.inf, levels - 1 / 255)
     tail = mean < levels  # Where masses are counted from the other side, they do not round to 0.
@@ -87,14 +101,15 @@ def test_grey_levels_have_all_the_mass(std):
 
 def test_the_whole_bound_of_a_gaussian_is_its_closed_form(getkey):
     """For data N(m, s²) and its exact denoiser, e² has a known mean at each time: the sum over all
-    timesteps but the first, over random examples, is the sum of the exact divergences."""
+    timesteps but the first, over random examples, is the sum of the exact divergences.
+    """
     schedule = DiscreteSchedule(cosine_betas(100))
     denoiser = GaussianDenoiser(jnp.array([0.3]), jnp.array([0.2]), schedule)
-    t = jnp.repeat(jnp.arange(2, 101) / 100, 4000)
-    x0 = 0.3 + 0.2 * jax.random.normal(getkey(), (len(t), 1))
-    x_t = schedule.perturb(x0, t, jax.random.normal(getkey(), x0.shape))
-    predicted = denoiser(x_t, t)._replace(variance_fraction=jnp.zeros_like(x0))
-    found = compiled_terms(schedule, x0, t, predicted).sum() / 4000
+    level = schedule.at_timestep(jnp.repeat(jnp.arange(1, 100), 4000))
+    x0 = 0.3 + 0.2 * jax.random.normal(getkey(), (99 * 4000, 1))
+    x = level.noised(x0, jax.random.normal(getkey(), x0.shape))
+    predicted = with_fraction(denoiser(x, level), 0.0)
+    found = compiled_terms(schedule, x0, level, predicted).sum() / 4000
     alpha_bar = np.concatenate([[1.0], np.cumprod(1 - cosine_betas(100))])
     snr = alpha_bar[1:] / (1 - alpha_bar[1:])
     error = 1 / (1 / 0.2**2 + snr[1:])  # Variance of x0 given x_t.
@@ -107,21 +122,18 @@ def test_a_wrong_variance_has_a_larger_bound(schedule, getkey):
     """The best fraction for a Gaussian is where v is the mean square of what the step misses."""
     denoiser = GaussianDenoiser(jnp.zeros(1), jnp.full(1, 0.5), schedule)
     for time in (0.002, 0.01, 0.1):
-        t = jnp.full(4000, time)
+        level = schedule.at(jnp.full(4000, time))
         x0 = 0.5 * jax.random.normal(getkey(), (4000, 1))
-        x_t = schedule.perturb(x0, t, jax.random.normal(getkey(), x0.shape))
-        predicted = denoiser(x_t, t)
+        x = level.noised(x0, jax.random.normal(getkey(), x0.shape))
+        predicted = denoiser(x, level)
 
-        def bound(fraction, x0=x0, t=t, predicted=predicted):
-            given = predicted._replace(variance_fraction=jnp.full_like(x0, fraction))
-            return float(compiled_terms(schedule, x0, t, given).mean())
+        def bound(fraction, x0=x0, level=level, predicted=predicted):
+            given = with_fraction(predicted, fraction)
+            return float(compiled_terms(schedule, x0, level, given).mean())
 
-        now, before = (
-            float(jnp.exp(schedule.log_snr(jnp.asarray(u)))) for u in (time, time - 1e-3)
-        )
-        span = 2 * float(
-            jnp.log(schedule.sigma(jnp.asarray(time)) / schedule.sigma(jnp.asarray(time - 1e-3)))
-        )
+        ends = schedule.at(time), schedule.at(time - 1e-3)
+        now, before = (float(jnp.exp(end.log_snr)) for end in ends)
+        span = 2 * float(jnp.log(ends[0].sigma / ends[1].sigma))
         missed = (before - now) * float(jnp.mean((predicted.x0 - x0) ** 2))
         best = np.log1p(missed) / span
         for wrong in (best - 0.3, best + 0.3, best + 1.0):
@@ -131,9 +143,9 @@ def test_a_wrong_variance_has_a_larger_bound(schedule, getkey):
 def test_a_bound_without_a_variance_is_refused(getkey):
     x = jnp.zeros((2, 1))
     with pytest.raises(ValueError, match="learned_variance"):
-        bound_terms(LINEAR, x, jnp.full(2, 0.5), Prediction(x, x))
+        bound_terms(LINEAR, x, LINEAR.at(jnp.full(2, 0.5)), Prediction(x, x))
     with pytest.raises(ValueError, match="two timesteps"):
-        HybridLoss(DenoisingLoss(DiscreteSchedule(np.array([0.5])), Epsilon()))
+        HybridLoss(simple_loss(DiscreteSchedule(np.array([0.5]))))
 
 
 class Constant(eqx.Module):
@@ -149,7 +161,7 @@ class Constant(eqx.Module):
 
 def test_the_bound_leaves_the_mean_alone(getkey):
     """The gradient to the mean is that of the simple loss; to the variance, that of the bound."""
-    simple = DenoisingLoss(DiscreteSchedule(linear_betas(100, 1e-3, 0.2)), Epsilon())
+    simple = simple_loss(DiscreteSchedule(linear_betas(100, 1e-3, 0.2)))
     x0, key = jnp.round(jax.random.uniform(getkey(), (50, 4, 4, 1)) * 255) / 127.5 - 1, getkey()
     backbone = Constant(jnp.asarray(0.1), jnp.asarray(0.2))
 
@@ -172,7 +184,7 @@ def test_the_bound_leaves_the_mean_alone(getkey):
 
 @pytest.mark.parametrize("output", [-50.0, -1.0, 0.0, 1.0, 50.0])
 def test_gradients_of_far_outputs_are_finite(output, getkey):
-    loss = HybridLoss(DenoisingLoss(LINEAR, Epsilon()))
+    loss = HybridLoss(simple_loss(LINEAR))
     x0 = jnp.linspace(-1, 1, 64 * 16).reshape(64, 4, 4, 1)
     backbone = Constant(jnp.asarray(output), jnp.asarray(0.1 * output))
     key = getkey()
@@ -184,7 +196,7 @@ def test_gradients_of_far_outputs_are_finite(output, getkey):
 def test_training_finds_the_best_variance(getkey):
     """Of the exact denoiser of N(0, 1/4) with one free number for all variances."""
     exact = GaussianDenoiser(jnp.zeros(1), jnp.full(1, 0.5), LINEAR)
-    loss = HybridLoss(DenoisingLoss(LINEAR, Epsilon()), 1.0)
+    loss = HybridLoss(simple_loss(LINEAR), 1.0)
 
     class Learner(eqx.Module):
         variance: jax.Array

@@ -51,18 +51,50 @@ void AddPlugin(CLI::App* command, Options* options) {
   command->add_flag("!--no-cache", options->cache, "compile afresh, and keep nothing");
 }
 
+std::optional<double> ToNumber(const std::string& text) {
+  char* end = nullptr;
+  const double number = std::strtod(text.c_str(), &end);
+  if (text.empty() || *end != '\0') return std::nullopt;
+  return number;
+}
+
 // "name=value" pairs of --set.
 void AddSet(const std::vector<std::string>& pairs, std::map<std::string, double>* parameters) {
   for (const std::string& pair : pairs) {
     const size_t equals = pair.find('=');
-    const std::string value = equals == std::string::npos ? "" : pair.substr(equals + 1);
-    char* end = nullptr;
-    const double number = std::strtod(value.c_str(), &end);
-    if (value.empty() || *end != '\0') {
-      throw Error(ExitCode::kUsage, "--set needs NAME=NUMBER; got '" + pair + "'");
-    }
-    (*parameters)[pair.substr(0, equals)] = number;
+    const auto number = ToNumber(equals == std::string::npos ? "" : pair.substr(equals + 1));
+    if (!number) throw Error(ExitCode::kUsage, "--set needs NAME=NUMBER; got '" + pair + "'");
+    (*parameters)[pair.substr(0, equals)] = *number;
   }
+}
+
+// Takes options of `command` that it does not know, but that have a number: --strength 0.3 is --set
+// strength=0.3. Whether the artifact has such a parameter is asked later. Returns the other arguments.
+std::vector<std::string> TakeNumbers(const std::vector<std::string>& arguments,
+                                     const CLI::App& command,
+                                     std::map<std::string, double>* parameters) {
+  std::vector<std::string> others;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& argument = arguments[i];
+    const size_t equals = argument.find('=');
+    std::string name = argument.substr(0, equals);
+    const bool unknown = name.size() > 2 && name.compare(0, 2, "--") == 0 &&
+                         command.get_option_no_throw(name) == nullptr;
+    const bool joined = equals != std::string::npos;
+    const std::string value = joined                      ? argument.substr(equals + 1)
+                              : i + 1 < arguments.size() ? arguments[i + 1]
+                                                          : "";
+    const auto number = unknown ? ToNumber(value) : std::nullopt;
+    if (!number) {
+      others.push_back(argument);
+      continue;
+    }
+    name.erase(0, 2);
+    std::replace(name.begin(), name.end(), '-', '_');
+    (*parameters)[name] = *number;
+    if (!joined) ++i;
+  }
+  return others;
 }
 
 std::string Number(double value) {
@@ -126,7 +158,7 @@ std::optional<Options> ParseOptions(int argc, const char* const* argv) {
   sample->add_option("--eta", named["eta"], "share of fresh noise in each step");
   sample->add_option("--temperature", named["temperature"], "scale of the fresh noise");
   std::vector<std::string> set;
-  sample->add_option("--set", set, "any other parameter that `info` lists")
+  sample->add_option("--set", set, "any other parameter that `info` lists; --NAME NUMBER does too")
       ->type_name("NAME=NUMBER");
   sample->add_option("--grid", options.columns, "one picture of all images, with so many columns")
       ->expected(0, 1)
@@ -158,7 +190,12 @@ std::optional<Options> ParseOptions(int argc, const char* const* argv) {
   AddJson(devices, &options);
 
   try {
-    app.parse(argc, argv);
+    std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
+    if (!arguments.empty() && arguments.front() == "sample") {
+      arguments = TakeNumbers(arguments, *sample, &options.parameters);
+    }
+    std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
+    app.parse(arguments);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) {
       app.exit(error, std::cout, std::cerr);

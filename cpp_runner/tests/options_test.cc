@@ -44,6 +44,16 @@ TEST(Options, GridNeedsNoNumber) {
   EXPECT_FALSE(Parse({"sample", "a", "-o", "x.png"}).columns.has_value());
 }
 
+TEST(Options, NumbersOfASamplerAreOptionsByTheirNames) {
+  const Options options = Parse({"sample", "--strength", "0.3", "a", "-o", "x.png", "--s-noise=-2",
+                                 "--steps", "3", "--set", "blur=1"});
+  EXPECT_EQ(options.artifact, "a");
+  EXPECT_EQ(options.parameters, (std::map<std::string, double>{{"strength", 0.3},
+                                                               {"s_noise", -2},
+                                                               {"steps", 3},
+                                                               {"blur", 1}}));
+}
+
 TEST(Options, RefusesWrongUsage) {
   const std::vector<std::vector<const char*>> wrong = {
       {},
@@ -56,6 +66,9 @@ TEST(Options, RefusesWrongUsage) {
       {"sample", "a", "-o", "x.png", "--set", "eta"},
       {"sample", "a", "-o", "x.png", "--set", "eta=x"},
       {"sample", "a", "-o", "x.png", "--steps", "many"},
+      {"sample", "a", "-o", "x.png", "--strength", "much"},
+      {"sample", "a", "-o", "x.png", "--strength"},
+      {"verify", "a", "--strength", "1"},
       {"info", "a", "b"},
   };
   for (const auto& arguments : wrong) {

@@ -69,9 +69,9 @@ def run(options: Train) -> None:
         )
     import jax
 
-    from diffusion_eqx.cli.devices import use_all_cores
+    from diffusion_eqx.samplers import use_all_cores
 
-    use_all_cores(options.cpu_devices, options.training.batch_size)
+    use_all_cores(options.cpu_devices or None)
 
     from diffusion_eqx.cli.data import load_dataset
     from diffusion_eqx.models import DDIMModel

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import field
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -24,6 +24,7 @@ from diffusion_eqx.config.model import (
 from diffusion_eqx.config.schedule import NoiseScheduleConfig
 
 EncoderType = Literal["simple", "vae"]
+LatentT = TypeVar("LatentT", bound="LDMConfig")
 Dims = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 
@@ -142,7 +143,7 @@ class LDMConfig(AbstractScheduledConfig):
         return LATENT_STD if self.sigma_data is None else self.sigma_data
 
     @classmethod
-    def for_data(cls, data: Data, **fields: Any) -> Self:
+    def for_data(cls: type[LatentT], data: Data, **fields: Any) -> LatentT:
         """A configuration that fits a data set: its image shape and classes, and a U-Net for its latents.
 
         `fields` are those of the class and take precedence.

@@ -1,7 +1,7 @@
 """Configuration of whole diffusion models."""
 
 from dataclasses import field, fields
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -24,6 +24,9 @@ SDEType = Literal["ve", "vp"]
 
 # Predictions from which x0 cannot be found where there is no signal.
 _NEED_SIGNAL = ("epsilon", "score", "edm")
+
+DiffusionT = TypeVar("DiffusionT", bound="AbstractDiffusionConfig")
+DiTT = TypeVar("DiTT", bound="DiTConfig")
 
 UnitFloat = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -48,6 +51,7 @@ class SamplerConfig:
     numbers: tuple[tuple[str, float], ...] = ()
 
 
+@runtime_checkable
 class Data(Protocol):
     """What a configuration asks of a data set."""
 
@@ -133,7 +137,7 @@ class AbstractDiffusionConfig(AbstractModelConfig):
         return self.input_shape
 
     @classmethod
-    def for_data(cls, data: Data, **fields: Any) -> Self:
+    def for_data(cls: type[DiffusionT], data: Data, **fields: Any) -> DiffusionT:
         """A configuration that fits a data set: its image shape, channels and classes, and a U-Net
         of modest size.
 
@@ -334,7 +338,7 @@ class DiTConfig(AbstractDiTConfig, AbstractNoiseConfig):
         return self
 
     @classmethod
-    def for_data(cls, data: Data, **fields: Any) -> Self:
+    def for_data(cls: type[DiTT], data: Data, **fields: Any) -> DiTT:
         """A configuration that fits a data set: its image size, channels and classes.
 
         `fields` are those of the class and take precedence.

@@ -136,8 +136,7 @@ def _check_ends(student: Denoiser) -> None:
     skip, out = float(clean.c_skip), float(clean.c_out)
     if abs(skip - 1.0) > _ROUNDING or abs(out) > _ROUNDING:
         raise ValueError(
-            f"{type(student.parameterization).__name__} does not return x itself at t = 0 "
-            f"(c_skip {skip:.3g}, "
-            f"c_out {out:.3g}), which a consistency model must; choose EpsilonPrediction, VPrediction, "
-            "VelocityPrediction or EDMPrediction"
+            f"{type(student.parameterization).__name__} does not return x itself at t = 0 (c_skip "
+            f"{skip:.3g}, c_out {out:.3g}), which a consistency model must; choose EpsilonPrediction, "
+            "VPrediction, VelocityPrediction or EDMPrediction"
         )

@@ -62,9 +62,8 @@ def check_student(student: Denoiser, teacher: AbstractDenoiser | None) -> None:
         )
     if teacher is not None and not eqx.tree_equal(student.schedule, teacher.schedule):
         raise ValueError(
-            "student and teacher have different noise schedules, so that a step of one is "
-            "none of the other; "
-            "give the student the teacher's schedule"
+            "student and teacher have different noise schedules, so that a step of one is no "
+            "step of the other; give the student the teacher's schedule"
         )
 
 

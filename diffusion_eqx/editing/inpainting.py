@@ -14,7 +14,14 @@ from diffusion_eqx.editing.inpainting_sampler import (
     InpaintingSampler,
     takes_single_steps,
 )
-from diffusion_eqx.editing.source import GuidanceLike, Plan, SamplerLike, Source, plan_of
+from diffusion_eqx.editing.source import (
+    Denoised,
+    EditPlan,
+    GuidanceLike,
+    SamplerLike,
+    Source,
+    plan_of,
+)
 from diffusion_eqx.samplers import DDIMSampler, sample
 
 Mask: TypeAlias = Bool[Array, "masks *mask_shape"]
@@ -79,7 +86,7 @@ def _plan(
     steps: int | None,
     guidance: GuidanceLike,
     numbers: dict[str, Any],
-) -> Plan:
+) -> EditPlan:
     if sampler is None and not isinstance(source, AbstractDenoiser):
         recommended = plan_of(source, None, steps, None, {})
         if not takes_single_steps(recommended.sampler):
@@ -100,7 +107,9 @@ def _checked(mask: ArrayLike, images: Batch) -> Mask:
     return given if given.dtype == bool else given > 0.5
 
 
-def _over_latents(mask: Mask, images: Batch, latents: Batch) -> Mask:
+def _over_latents(
+    mask: Mask, images: Batch, latents: Denoised
+) -> Bool[Array, "masks *latent_mask"]:
     """Which latent pixels cover something that is marked."""
     if latents.shape == images.shape:
         return mask

@@ -163,9 +163,8 @@ def _parted(denoise: Bound) -> tuple[Batch, Array, Bound]:
     missing = [name for name in (KNOWN, KNOWN_MASK) if name not in given]
     if missing:
         raise ValueError(
-            f"inpainting needs cond[{missing[0]!r}]; give a dict with {KNOWN!r}, "
-            f"{KNOWN_MASK!r}, and labels "
-            'under "label"'
+            f"inpainting needs cond[{missing[0]!r}]; give a dict with {KNOWN!r} and {KNOWN_MASK!r}, and "
+            'with labels under "label"'
         )
     own, rest = take(denoise.cond, (KNOWN, KNOWN_MASK))
     mask = own[KNOWN_MASK]

@@ -11,7 +11,14 @@ from diffusion_eqx._typing import Batch, Cond
 from diffusion_eqx._values import as_arrays
 from diffusion_eqx.denoiser import AbstractDenoiser
 from diffusion_eqx.editing.fixed_point import fixed_point
-from diffusion_eqx.editing.source import GuidanceLike, Plan, SamplerLike, Source, plan_of
+from diffusion_eqx.editing.source import (
+    Denoised,
+    EditPlan,
+    GuidanceLike,
+    SamplerLike,
+    Source,
+    plan_of,
+)
 from diffusion_eqx.samplers import (
     AbstractGrid,
     DDIMSampler,
@@ -100,7 +107,7 @@ def invertible_plan(
     steps: int | None,
     guidance: GuidanceLike,
     numbers: dict[str, Any],
-) -> Plan:
+) -> EditPlan:
     """The plan of an edit whose steps can be taken backwards.
 
     **Raises:** `ValueError` if the sampler is not a DDIM without noise, or as `plan_of`.
@@ -121,7 +128,7 @@ def invertible_plan(
     return plan
 
 
-def inverted(plan: Plan, images: Batch, begin: int, iterations: int, cond: Cond) -> Batch:
+def inverted(plan: EditPlan, images: Batch, begin: int, iterations: int, cond: Cond) -> Denoised:
     """Checked images of an invertible plan as noisy examples of its grid's level at `begin`.
 
     `cond`: fitted to the images.

@@ -7,7 +7,7 @@ import jax
 
 from diffusion_eqx._typing import Batch, Cond, PRNGKey
 from diffusion_eqx.editing.sdedit import sdedit
-from diffusion_eqx.editing.source import GuidanceLike, Plan, SamplerLike, Source, plan_of
+from diffusion_eqx.editing.source import EditPlan, GuidanceLike, SamplerLike, Source, plan_of
 from diffusion_eqx.samplers import sample
 
 
@@ -80,7 +80,7 @@ def sample_multiscale(
 
 
 def _image_shape(
-    plan: Plan, shapes: Sequence[tuple[int, ...]] | None, number: int
+    plan: EditPlan, shapes: Sequence[tuple[int, ...]] | None, number: int
 ) -> tuple[int, ...]:
     if plan.image_shape is not None:
         return plan.image_shape

@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from diffusion_eqx._typing import Batch, Cond
 from diffusion_eqx._values import as_arrays
@@ -20,6 +20,9 @@ from diffusion_eqx.guidance import (
 )
 from diffusion_eqx.samplers import AbstractGrid, AbstractSampler, find_sampler, fit_cond
 from diffusion_eqx.schedules import AbstractSchedule, NoiseLevel
+
+# What is denoised of a batch of images: the images themselves, or their latents.
+Denoised: TypeAlias = Float[Array, "batch *denoised"]
 
 GuidanceLike: TypeAlias = float | str | AbstractGuidance | tuple[AbstractGuidance, ...] | None
 SamplerLike: TypeAlias = str | AbstractSampler | None
@@ -43,7 +46,7 @@ class Model(Protocol):
     ) -> Any:
         """A value with `denoiser`, `sampler`, `steps`, `decode`, and the `shape` of what is denoised."""
 
-    def encode(self, images: Any) -> Batch:
+    def encode(self, images: Any) -> Denoised:
         """Images to what is denoised."""
         ...
 
@@ -55,7 +58,7 @@ Source: TypeAlias = Model | AbstractDenoiser
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class EditPlan:
     """All that an edit needs of its source.
 
     - `denoiser`: with guidance.
@@ -98,7 +101,7 @@ class Plan:
         number = jnp.asarray(index, jnp.int32), jnp.asarray(self.steps, jnp.int32)
         return _level(as_arrays(self.sampler.grid), as_arrays(self.denoiser.schedule), *number)
 
-    def encoded(self, images: Batch) -> Batch:
+    def encoded(self, images: Batch) -> Denoised:
         """What is denoised of checked images."""
         return images if self.encode is None else self.encode(images)
 
@@ -116,7 +119,7 @@ def plan_of(
     steps: int | None,
     guidance: GuidanceLike,
     numbers: dict[str, Any],
-) -> Plan:
+) -> EditPlan:
     """The plan of an edit.
 
     - `source`: a model, whose `plan` then gives everything; or a denoiser.
@@ -133,7 +136,7 @@ def plan_of(
     if not isinstance(source, Model):
         raise ValueError(f"an edit needs a model or a denoiser; got {type(source).__name__}")
     plan = source.plan(sampler, steps=steps, guidance=guidance, **numbers)
-    return Plan(
+    return EditPlan(
         plan.denoiser,
         plan.sampler,
         plan.steps,
@@ -151,7 +154,7 @@ def _plan_of_denoiser(
     steps: int | None,
     guidance: GuidanceLike,
     numbers: dict[str, Any],
-) -> Plan:
+) -> EditPlan:
     if sampler is None or steps is None:
         missing = "sampler" if sampler is None else "steps"
         raise ValueError(
@@ -160,7 +163,7 @@ def _plan_of_denoiser(
     method = find_sampler(sampler) if isinstance(sampler, str) else sampler
     denoiser, method, several = with_numbers((denoiser, method, _guidance(guidance)), numbers)
     guided = Guided(denoiser, several) if several else denoiser
-    return Plan(guided, method, steps, _cond_of)
+    return EditPlan(guided, method, steps, _cond_of)
 
 
 def _guidance(given: GuidanceLike) -> tuple[AbstractGuidance, ...]:
@@ -178,4 +181,4 @@ def _cond_of(count: int, labels: Any, cond: Cond) -> Cond:
         return fit_cond(cond, count)
     if cond is not None and (not isinstance(cond, dict) or "label" in cond):
         raise ValueError("labels are given twice: as labels, and in cond; give them once")
-    return fit_cond({**(cond or {}), "label": labels}, count)
+    return fit_cond({**(cond or {}), "label": jnp.asarray(labels)}, count)

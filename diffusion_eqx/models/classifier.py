@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from diffusion_eqx._typing import Images, PRNGKey
 from diffusion_eqx.config import NoisyClassifierConfig
 from diffusion_eqx.models.build import build_schedule
-from diffusion_eqx.nn import Conv, GroupNorm, Linear, ResBlock, TimeEmbedding, largest_group_count
+from diffusion_eqx.nn import Conv, GroupNorm, Linear, ResBlock, TimeEmbedding
 from diffusion_eqx.schedules import AbstractSchedule, NoiseLevel, over
 
 _MOST_GROUPS = 8
@@ -59,7 +59,7 @@ class NoisyClassifier(eqx.Module):
             self.blocks.append(block)
             self.halvings.append(Conv(wider, wider, 3, stride=2, key=next(keys)))
             height, width, current = -(-height // 2), -(-width // 2), wider
-        self.norm = GroupNorm(current, largest_group_count(current, _MOST_GROUPS), silu=True)
+        self.norm = GroupNorm(current, max_groups=_MOST_GROUPS, activation=jax.nn.silu)
         # Zero: a fresh classifier knows nothing and has no gradient.
         self.out = Linear(height * width * current, config.num_classes, key=next(keys), zero=True)
 

@@ -12,3 +12,4 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "mish": jax.nn.mish,
     "tanh": jnp.tanh,
 }
+"""Name to function, each of one array."""

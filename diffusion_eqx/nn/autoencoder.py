@@ -1,4 +1,4 @@
-"""Autoencoders: images to the smaller arrays, latents, in which a diffusion can be trained, and back."""
+"""Autoencoders: from images to latents, smaller arrays in which a diffusion is trained, and back."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -12,49 +12,63 @@ from jaxtyping import Array, Float
 from diffusion_eqx._typing import Images, Latents, PRNGKey
 from diffusion_eqx.nn.attention import SpatialSelfAttention
 from diffusion_eqx.nn.conv import Conv, upsample_to
-from diffusion_eqx.nn.norm import GroupNorm, largest_group_count
+from diffusion_eqx.nn.norm import GroupNorm
 from diffusion_eqx.nn.resblock import ResBlock
+from diffusion_eqx.precision import wide
 
 Shape = tuple[int, int, int]
 
-# Beyond these, exp or its inverse overflows in float32 (Rombach et al. 2022 limit it likewise).
+# Beyond these, exp or its inverse overflows in float32 (Rombach et al. 2022 have the same limits).
 _LOG_VARIANCE = (-30.0, 20.0)
 
 
 class LatentDistribution(NamedTuple):
-    """What an encoder says of the latents of each image: N(mean, exp(log_variance)), or just the mean."""
+    """What an encoder says of the latents of each image: N(mean, exp(log_variance)), or the mean alone.
+
+    - `mean`: (batch, height, width, channels) of the latents
+    - `log_variance`: of the same shape, or None
+    """
 
     mean: Latents
     log_variance: Latents | None
 
     def sample(self, *, key: PRNGKey) -> Latents:
-        """mean + std·noise (Kingma & Welling 2014, section 2.4); without a variance, the mean."""
+        """mean + std·noise (Kingma & Welling 2014, section 2.4); without a variance, the mean.
+
+        The noise is drawn in float32 (in float64 for float64), so that it is the same in every lower
+        precision; the result has the dtype of the mean.
+        """
         if self.log_variance is None:
             return self.mean
-        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
-        return self.mean + jnp.exp(0.5 * self.log_variance) * noise
+        dtype = wide(self.mean.dtype)
+        noise = jax.random.normal(key, self.mean.shape, dtype)
+        std = jnp.exp(0.5 * self.log_variance.astype(dtype))
+        return (self.mean.astype(dtype) + std * noise).astype(self.mean.dtype)
 
     def divergence(self) -> Float[Array, " batch"]:
-        """KL(N(mean, variance) ‖ N(0, 1)) of each image, summed over its latents.
+        """KL(N(mean, variance) ‖ N(0, 1)) of each image, summed over its latents, in nats.
 
         ½·Σ (mean² + variance − 1 − log variance) (Kingma & Welling 2014, appendix B). Without a variance
-        only the part that acts on the mean, ½·Σ mean² (Ghosh et al. 2020, section 3).
+        this is the part that acts on the mean, ½·Σ mean² (Ghosh et al. 2020, section 3). The result is
+        float32, or float64 for float64.
         """
-        terms = self.mean**2
+        dtype = wide(self.mean.dtype)
+        terms = self.mean.astype(dtype) ** 2
         if self.log_variance is not None:
-            # expm1: 1 − 1 of float32 would drown what a variance near 1 differs by.
-            terms = terms + jnp.expm1(self.log_variance) - self.log_variance
+            log_variance = self.log_variance.astype(dtype)
+            # expm1: near a variance of 1, rounding of variance − 1 would drown what is looked for.
+            terms = terms + jnp.expm1(log_variance) - log_variance
         return 0.5 * terms.sum(axis=(1, 2, 3))
 
 
 class AbstractAutoencoder(eqx.Module):
-    """Encodes images of `image_shape` to latents of `latent_shape`, and decodes those.
+    """Encodes images of `image_shape` to latents of `latent_shape`, and decodes them.
 
-    Both are (height, width, channels). Latent diffusion asks for no more, so any pretrained autoencoder
-    can be used that is put into this form.
+    Both shapes are (height, width, channels). Latent diffusion needs no more than this, so any pretrained
+    autoencoder that is wrapped in this form can be used.
     """
 
-    # A type checker takes an AbstractVar for an argument of __init__, a ClassVar not.
+    # A type checker takes an AbstractVar for an argument of __init__, but not a ClassVar.
     if TYPE_CHECKING:
         image_shape: ClassVar[Shape]
         latent_shape: ClassVar[Shape]
@@ -64,7 +78,10 @@ class AbstractAutoencoder(eqx.Module):
 
     @abstractmethod
     def encode_distribution(self, x: Images) -> LatentDistribution:
-        """What is known of the latents of images in [−1, 1]; arrays (batch, *latent_shape)."""
+        """The distribution of the latents of images in [−1, 1].
+
+        (batch, *image_shape) to (batch, *latent_shape).
+        """
 
     @abstractmethod
     def decode(self, z: Latents) -> Images:
@@ -97,19 +114,17 @@ class _Middle(eqx.Module):
 
 
 class _Head(eqx.Module):
-    """norm · act · conv: from features to what is given out."""
+    """norm · activation · conv: from features to the result."""
 
     norm: GroupNorm
     conv: Conv
-    activation: Callable | None = eqx.field(static=True)
 
     def __call__(self, h: Images) -> Float[Array, "batch height width out_channels"]:
-        h = self.norm(h)
-        return self.conv(h if self.activation is None else self.activation(h))
+        return self.conv(self.norm(h))
 
 
 class _Maker:
-    """Makes parts that share their settings, each with a key of its own."""
+    """Makes the parts of an autoencoder, which share their settings, each with a key of its own."""
 
     def __init__(self, activation: Callable, head_dim: int, norm_groups: int, key: PRNGKey):
         self._activation = activation
@@ -146,15 +161,12 @@ class _Maker:
         return _Middle(first, attention, second)
 
     def head(self, inside: int, outside: int) -> _Head:
-        fused = self._activation is jax.nn.silu
-        groups = largest_group_count(inside, self._norm_groups)
-        norm = GroupNorm(inside, groups, silu=fused)
-        conv = Conv(inside, outside, 3, key=self.key())
-        return _Head(norm, conv, None if fused else self._activation)
+        norm = GroupNorm(inside, max_groups=self._norm_groups, activation=self._activation)
+        return _Head(norm, Conv(inside, outside, 3, key=self.key()))
 
 
 class _Encoder(eqx.Module):
-    """Residual blocks at each resolution, halved (rounding up) by convolutions of stride 2."""
+    """Residual blocks at each resolution; convolutions of stride 2 halve it and round up."""
 
     conv_in: Conv
     levels: list[_Level]
@@ -191,7 +203,7 @@ class _Encoder(eqx.Module):
 
 
 class _Decoder(eqx.Module):
-    """The way back: blocks at each resolution, doubled by repetition and a convolution."""
+    """The way back: residual blocks at each resolution, doubled by repeating pixels and a convolution."""
 
     conv_in: Conv
     middle: _Middle
@@ -231,14 +243,22 @@ class _Decoder(eqx.Module):
 
 
 class ConvAutoencoder(AbstractAutoencoder):
-    """A convolutional autoencoder for images of one size, any size (after Rombach et al. 2022, appendix G).
+    """A convolutional autoencoder for images of one size (after Rombach et al. 2022, appendix G).
 
-    `encoder_dims`: channels of each resolution, the image's own first; `decoder_dims`: the same on the way
-    back, the latents' first. Each further entry halves the latents, rounding up. With `variational`, the
-    encoder gives a mean and a log-variance (Kingma & Welling 2014) and both ends attend; else the mean
-    alone.
+    - `image_shape`: (height, width, channels), any size
+    - `latent_channels`: the latents' channels
+    - `encoder_dims`: channels of each resolution, that of the image first. Each further entry halves the
+      latents and rounds up.
+    - `decoder_dims`: channels of each resolution on the way back, that of the latents first
+    - `num_res_blocks`: of each resolution
+    - `variational`: whether the encoder gives a mean and a log-variance (Kingma & Welling 2014) instead of
+      a mean alone; encoder and decoder then attend at the coarsest resolution
+    - `activation`: a function of one array
+    - `head_dim`: features of an attention head
+    - `norm_groups`: the most groups of a normalisation
 
-    **Raises:** `ValueError` unless encoder and decoder have as many levels.
+    **Raises:** `ValueError` unless encoder and decoder have equally many levels, and if the channels of a
+    level that attends cannot be divided into heads.
     """
 
     encoder: _Encoder
@@ -263,7 +283,8 @@ class ConvAutoencoder(AbstractAutoencoder):
     ):
         if len(encoder_dims) != len(decoder_dims):
             raise ValueError(
-                f"encoder and decoder need as many levels; got {encoder_dims} and {decoder_dims}"
+                "encoder_dims and decoder_dims need equally many levels; got "
+                f"{encoder_dims} and {decoder_dims}"
             )
         height, width, channels = image_shape
         sizes = [(height, width)]
@@ -287,9 +308,12 @@ class ConvAutoencoder(AbstractAutoencoder):
         )
 
     def encode_distribution(self, x: Images) -> LatentDistribution:
-        """The latents' distribution; without a variance if the autoencoder is not variational.
+        """The distribution of the latents, without a variance if the autoencoder is not variational.
 
-        **Raises:** `ValueError` if the images are not of `image_shape`.
+        (batch, *image_shape) to (batch, *latent_shape), in the dtype of the weights.
+
+        **Raises:** `ValueError` if the images do not have `image_shape`; `TypeError` if they have another
+        dtype than the weights.
         """
         _check(x, self.image_shape, "encodes images")
         features = self.encoder(x)
@@ -299,9 +323,10 @@ class ConvAutoencoder(AbstractAutoencoder):
         return LatentDistribution(mean, jnp.clip(log_variance, *_LOG_VARIANCE))
 
     def decode(self, z: Latents) -> Images:
-        """Latents to images, not clipped.
+        """Latents (batch, *latent_shape) to images (batch, *image_shape), not clipped.
 
-        **Raises:** `ValueError` if the latents are not of `latent_shape`.
+        **Raises:** `ValueError` if the latents do not have `latent_shape`; `TypeError` if they have another
+        dtype than the weights.
         """
         _check(z, self.latent_shape, "decodes latents")
         return self.decoder(z)

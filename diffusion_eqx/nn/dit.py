@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion_eqx._typing import Labels, PRNGKey
-from diffusion_eqx.nn.embedding import ClassEmbedding, TimeEmbedding
+from diffusion_eqx.nn.embedding import ConditionEmbedding
 from diffusion_eqx.nn.linear import Linear
 from diffusion_eqx.nn.patches import patchify, position_features, unpatchify
 from diffusion_eqx.nn.transformer import TransformerStack, modulated_norm
@@ -15,19 +15,27 @@ _TIME_FEATURES = 256
 
 
 class DiT(eqx.Module):
-    """A backbone `(x, c_noise, cond) -> output` for images that `patch_size` divides.
+    """A backbone `(x, c_noise, cond) -> output` for images that patches tile.
 
-    Patches become tokens, with fixed features of their place added; blocks are conditioned on time and
-    class by adaLN-Zero; the last layer, modulated too, turns tokens into patches of the output. That layer
-    starts at zero, and so does the output. `cond` is None or integer labels of shape (batch,), where
-    `num_classes` means "no class".
+    Patches become tokens, and fixed features of each patch's place are added. Noise level and class act on
+    every block by adaLN-Zero. The last layer, also modulated, turns tokens into patches of the output; it
+    starts at zero, and so does the output.
 
-    **Raises:** `ValueError` if `dim` cannot be divided into `heads`, or 4 does not divide it.
+    - `in_channels`, `out_channels`: of the input and the output
+    - `patch_size`: the side of a patch, in pixels
+    - `dim`: features of a token, a multiple of 4
+    - `depth`: number of blocks
+    - `heads`: of the attention; divides `dim`
+    - `mlp_ratio`: hidden features of a block's perceptron, as a multiple of `dim`
+    - `num_classes`: None for a network without classes
+    - `dropout`: the probability of setting a feature to 0 inside a block
+    - `remat`: compute blocks again in the backward pass, to save memory
+
+    **Raises:** `ValueError` if `dim` is no multiple of `heads` and of 4.
     """
 
     patch_embedding: Linear
-    time_embedding: TimeEmbedding
-    class_embedding: ClassEmbedding | None
+    embedding: ConditionEmbedding
     stack: TransformerStack
     modulation_out: Linear
     out: Linear
@@ -48,14 +56,13 @@ class DiT(eqx.Module):
         remat: bool,
         key: PRNGKey,
     ):
-        key_patch, key_time, key_class, key_stack, key_modulation, key_out = jax.random.split(
-            key, 6
-        )
+        if dim % 4:
+            raise ValueError(f"a transformer needs a dim that 4 divides, for positions; got {dim}")
+        key_patch, key_embedding, key_stack, key_modulation, key_out = jax.random.split(key, 5)
         pixels = patch_size**2
         self.patch_embedding = Linear(pixels * in_channels, dim, key=key_patch)
-        self.time_embedding = TimeEmbedding(dim, features=_TIME_FEATURES, key=key_time)
-        self.class_embedding = (
-            None if num_classes is None else ClassEmbedding(num_classes, dim, key=key_class)
+        self.embedding = ConditionEmbedding(
+            dim, num_classes=num_classes, features=_TIME_FEATURES, key=key_embedding
         )
         self.stack = TransformerStack(
             depth,
@@ -78,24 +85,25 @@ class DiT(eqx.Module):
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "batch height width out_channels"]:
-        """(B, H, W, in_channels) to (B, H, W, out_channels); `key` is needed for dropout only.
+        """(batch, height, width, in_channels) to (batch, height, width, out_channels).
 
-        **Raises:** `ValueError` if patches do not tile the image, or labels are given to a network without
-        classes.
+        - `x`: noisy images in the dtype of the weights; the output has this dtype too
+        - `c_noise`: (batch,), what the network is told of the noise level
+        - `cond`: integer labels of shape (batch,), where num_classes means "no class"; None means "no
+          class" for the whole batch
+        - `key`: for dropout only
+
+        **Raises:** `TypeError` if `x` has another dtype than the weights; `RuntimeError` if dropout is
+        active and there is no `key`; `ValueError` if patches do not tile the image, if there are labels
+        but no classes, or if the labels are not integers of shape (batch,) in 0 … num_classes.
         """
-        condition = self.time_embedding(c_noise)
-        if self.class_embedding is not None:
-            condition = condition + self.class_embedding(cond, x.shape[0])
-        elif cond is not None:
-            raise ValueError(
-                "this transformer has no class embedding: build it with num_classes, or pass cond=None"
-            )
-        condition = jax.nn.silu(condition)
+        condition = jax.nn.silu(self.embedding(c_noise, cond))
 
         patches = patchify(x, self.patch_size)
         batch, rows, columns, _ = patches.shape
         tokens = self.patch_embedding(patches)
-        tokens = tokens + position_features(rows, columns, tokens.shape[-1]).astype(tokens.dtype)
+        positions = position_features(rows, columns, tokens.shape[-1], tokens.dtype)
+        tokens = tokens + jnp.broadcast_to(positions, tokens.shape)
         tokens = self.stack(tokens.reshape(batch, rows * columns, -1), condition, key=key)
 
         shift, scale = jnp.split(self.modulation_out(condition), 2, axis=-1)

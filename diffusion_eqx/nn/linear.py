@@ -11,8 +11,11 @@ from diffusion_eqx._typing import PRNGKey
 class Linear(eqx.Module):
     """y = x W + b on the last axis of an array of any rank.
 
-    Weights are (in, out), so that a batch of rows is one matrix product without a transpose, and
-    start uniform in ±1/sqrt(in); `zero=True` starts them at 0 (for the last layer of a residual branch).
+    - `in_features`, `out_features`: the sizes of the last axis, before and after
+    - `zero`: start the weights at 0, as in the last layer of a residual branch, instead of uniform in
+      ±1/sqrt(in_features). The bias always starts at 0.
+
+    The weights are (in, out), so that a batch of rows needs one matrix product and no transpose.
     """
 
     weight: Float[Array, "in_features out_features"]
@@ -25,5 +28,28 @@ class Linear(eqx.Module):
         self.bias = jnp.zeros(out_features)
 
     def __call__(self, x: Float[Array, "*lead in_features"]) -> Float[Array, "*lead out_features"]:
-        """Shapes (…, in) to (…, out)."""
-        return x @ self.weight + self.bias
+        """(…, in_features) to (…, out_features), in the dtype of the weights.
+
+        **Raises:** `TypeError` if `x` has another dtype than the weights.
+        """
+        check_dtype(x, self.weight)
+        return add_bias(x @ self.weight, self.bias)
+
+
+def check_dtype(x: Float[Array, "..."], weight: Float[Array, "..."]) -> None:
+    """Refuse an input of another precision than the weights, which would decide the precision in silence.
+
+    **Raises:** `TypeError` if the dtypes differ.
+    """
+    if x.dtype != weight.dtype:
+        raise TypeError(
+            f"the layer's weights are {weight.dtype} and its input is {x.dtype}: call the network through "
+            "a Denoiser or precision.at_edge, which cast at its edge, or cast the input yourself"
+        )
+
+
+def add_bias(
+    y: Float[Array, "*lead features"], bias: Float[Array, " features"]
+) -> Float[Array, "*lead features"]:
+    """y + bias along the last axis. The broadcast is written out, for those who have JAX refuse others."""
+    return y + jnp.broadcast_to(bias, y.shape)

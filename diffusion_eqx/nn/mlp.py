@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Array, Float
 
 from diffusion_eqx._typing import Labels, PRNGKey
-from diffusion_eqx.nn.embedding import ClassEmbedding, TimeEmbedding
+from diffusion_eqx.nn.embedding import ConditionEmbedding
 from diffusion_eqx.nn.linear import Linear
 
 
@@ -27,12 +27,19 @@ class _Block(eqx.Module):
 class MLP(eqx.Module):
     """A residual multi-layer perceptron `(x, c_noise, cond) -> output` for examples of shape (features,).
 
-    `depth` blocks of `width` features (He et al. 2016), each told of time and class. `cond` is None or
-    integer labels of shape (batch,), where `num_classes` means "no class".
+    The blocks are residual (He et al. 2016), and each is told the noise level and the class.
+
+    - `features`: of an example
+    - `width`: features between the blocks
+    - `depth`: number of blocks
+    - `embedding_dim`: features of the embedding of noise level and class, an even number
+    - `num_classes`: None for a network without classes
+    - `activation`: a function of one array
+
+    **Raises:** `ValueError` if `embedding_dim` is odd.
     """
 
-    time_embedding: TimeEmbedding
-    class_embedding: ClassEmbedding | None
+    embedding: ConditionEmbedding
     linear_in: Linear
     blocks: list[_Block]
     linear_out: Linear
@@ -49,12 +56,9 @@ class MLP(eqx.Module):
         activation: Callable = jax.nn.silu,
         key: PRNGKey,
     ):
-        key_time, key_class, key_in, key_out, key_blocks = jax.random.split(key, 5)
-        self.time_embedding = TimeEmbedding(embedding_dim, key=key_time)
-        self.class_embedding = (
-            None
-            if num_classes is None
-            else ClassEmbedding(num_classes, embedding_dim, key=key_class)
+        key_embedding, key_in, key_out, key_blocks = jax.random.split(key, 4)
+        self.embedding = ConditionEmbedding(
+            embedding_dim, num_classes=num_classes, key=key_embedding
         )
         self.linear_in = Linear(features, width, key=key_in)
         self.blocks = []
@@ -79,18 +83,18 @@ class MLP(eqx.Module):
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "batch features"]:
-        """(B, features) to (B, features); `key` is not used, there being no dropout.
+        """(batch, features) to (batch, features), in the dtype of the weights.
 
-        **Raises:** `ValueError` if labels are given to a network without classes.
+        - `x`: noisy examples in the dtype of the weights
+        - `c_noise`: (batch,), what the network is told of the noise level
+        - `cond`: integer labels of shape (batch,), where num_classes means "no class"; None means "no
+          class" for the whole batch
+        - `key`: not used, since there is no dropout
+
+        **Raises:** `TypeError` if `x` has another dtype than the weights; `ValueError` if there are labels
+        but no classes, or the labels are not integers of shape (batch,) in 0 … num_classes.
         """
-        embedding = self.time_embedding(c_noise)
-        if self.class_embedding is not None:
-            embedding = embedding + self.class_embedding(cond, x.shape[0])
-        elif cond is not None:
-            raise ValueError(
-                "this MLP has no class embedding: build it with num_classes, or pass cond=None"
-            )
-        embedding = self.activation(embedding)
+        embedding = self.activation(self.embedding(c_noise, cond))
         h = self.linear_in(x)
         for block in self.blocks:
             h = block(h, embedding)

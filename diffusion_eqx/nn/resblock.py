@@ -7,18 +7,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Images, PRNGKey
+from diffusion_eqx._typing import PRNGKey
 from diffusion_eqx.nn.conv import Conv
 from diffusion_eqx.nn.linear import Linear
-from diffusion_eqx.nn.norm import GroupNorm, largest_group_count
+from diffusion_eqx.nn.norm import GroupNorm
 
 
 class ResBlock(eqx.Module):
-    """norm · act · conv, twice, the second norm modulated by the embedding, plus the input.
+    """x + conv(activation(norm(conv(activation(norm(x)))))), modulated by an embedding.
 
-    Adaptive group normalisation (Dhariwal & Nichol 2021, section 3.1). The last convolution and the
-    modulation start at zero, so that a new block is the identity (or a 1x1 convolution where the number
-    of channels changes). With `embedding_dim=None` there is no embedding, and plain group normalisation.
+    The embedding gives scale and shift of the second normalisation (Dhariwal & Nichol 2021, section 3.1).
+    The last convolution and the modulation start at zero, so a new block is the identity, or a 1x1
+    convolution where the number of channels changes.
+
+    - `in_channels`, `out_channels`: before and after
+    - `embedding_dim`: features of the embedding, or None for a block without one
+    - `activation`: a function of one array
+    - `dropout`: the probability of setting a feature to 0 before the last convolution
+    - `norm_groups`: the most groups of a normalisation
     """
 
     norm1: GroupNorm
@@ -28,7 +34,6 @@ class ResBlock(eqx.Module):
     dropout: eqx.nn.Dropout
     conv2: Conv
     shortcut: Conv | None
-    activation: Callable | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -42,21 +47,14 @@ class ResBlock(eqx.Module):
         key: PRNGKey,
     ):
         key1, key2, key_modulation, key_shortcut = jax.random.split(key, 4)
-        # SiLU, the usual choice, is fused with the normalisation before it.
-        fused = activation is jax.nn.silu
-        self.activation = None if fused else activation
-        self.norm1 = GroupNorm(
-            in_channels, largest_group_count(in_channels, norm_groups), silu=fused
-        )
+        self.norm1 = GroupNorm(in_channels, max_groups=norm_groups, activation=activation)
         self.conv1 = Conv(in_channels, out_channels, 3, key=key1)
         self.modulation = (
             None
             if embedding_dim is None
             else Linear(embedding_dim, 2 * out_channels, key=key_modulation, zero=True)
         )
-        self.norm2 = GroupNorm(
-            out_channels, largest_group_count(out_channels, norm_groups), silu=fused
-        )
+        self.norm2 = GroupNorm(out_channels, max_groups=norm_groups, activation=activation)
         self.dropout = eqx.nn.Dropout(dropout)
         self.conv2 = Conv(out_channels, out_channels, 3, key=key2, zero=True)
         self.shortcut = (
@@ -72,10 +70,13 @@ class ResBlock(eqx.Module):
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "batch height width out_channels"]:
-        """(B, H, W, in) to (B, H, W, out). `embedding` has already passed its nonlinearity.
+        """(batch, height, width, in_channels) to (batch, height, width, out_channels).
 
-        **Raises:** `RuntimeError` if dropout is active and there is no `key`; `ValueError` unless an
-        embedding is given exactly if the block was built for one.
+        - `embedding`: (batch, embedding_dim), already past its nonlinearity
+        - `key`: for dropout only
+
+        **Raises:** `RuntimeError` if dropout is active and there is no `key`; `ValueError` if there is an
+        embedding and the block was built without one, or the reverse.
         """
         scale = shift = None
         if self.modulation is not None and embedding is not None:
@@ -84,10 +85,7 @@ class ResBlock(eqx.Module):
             raise ValueError(
                 "a residual block takes an embedding exactly if it was built with embedding_dim"
             )
-        h = self.conv1(self._activate(self.norm1(x)))
-        h = self._activate(self.norm2(h, scale, shift))
+        h = self.conv1(self.norm1(x))
+        h = self.norm2(h, scale, shift)
         h = self.conv2(self.dropout(h, key=key))
         return h + (x if self.shortcut is None else self.shortcut(x))
-
-    def _activate(self, x: Images) -> Images:
-        return x if self.activation is None else self.activation(x)

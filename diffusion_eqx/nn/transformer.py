@@ -1,4 +1,4 @@
-"""The transformer block of DiT, and many of them run as one loop."""
+"""The transformer block of DiT, and a stack of blocks that runs as one loop."""
 
 import equinox as eqx
 import jax
@@ -6,7 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion_eqx._typing import PRNGKey
+from diffusion_eqx.nn.attention import self_attend
 from diffusion_eqx.nn.linear import Linear
+from diffusion_eqx.precision import wide
 
 Tokens = Float[Array, "batch tokens dim"]
 PerFeature = Float[Array, "batch dim"]
@@ -15,30 +17,20 @@ _EPSILON = 1e-6
 
 
 def modulated_norm(x: Tokens, shift: PerFeature, scale: PerFeature) -> Tokens:
-    """Layer normalisation whose scale and shift come from outside: (x − mean)/std·(1 + scale) + shift.
+    """(x − mean)/std·(1 + scale) + shift, with the mean and std over the features of each token.
 
-    The adaLN of Peebles & Xie (2023, section 3.2). `shift` and `scale` are (batch, dim).
+    This is the adaLN of Peebles & Xie (2023, section 3.2). It is computed in float32 (in float64 for
+    float64); the dtype of `x` stays.
+
+    - `x`: (batch, tokens, dim)
+    - `shift`, `scale`: (batch, dim)
     """
-    wide = x.astype(jnp.float32)
-    mean = wide.mean(-1, keepdims=True)
-    rstd = jax.lax.rsqrt(jnp.square(wide - mean).mean(-1, keepdims=True) + _EPSILON)
-    normed = ((wide - mean) * rstd).astype(x.dtype)
-    return normed * (1.0 + scale[:, None]) + shift[:, None]
-
-
-def attend(
-    q: Float[Array, "batch heads queries head_dim"],
-    k: Float[Array, "batch heads keys head_dim"],
-    v: Float[Array, "batch heads keys head_dim"],
-) -> Float[Array, "batch heads queries head_dim"]:
-    """softmax(q kᵀ / sqrt(head_dim)) v (Vaswani et al. 2017, eq. 1), softmax in float32.
-
-    Heads lead, so that both products are plain batched matrix products, which CPUs do faster.
-    """
-    # Scaling the queries touches fewer numbers than scaling the logits.
-    logits = jnp.einsum("bhqd,bhkd->bhqk", q * q.shape[-1] ** -0.5, k)
-    weights = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(v.dtype)
-    return jnp.einsum("bhqk,bhkd->bhqd", weights, v)
+    dtype = wide(x.dtype)
+    centred = x.astype(dtype)
+    centred = centred - centred.mean(-1, keepdims=True)
+    rstd = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + _EPSILON)
+    factor, offset = 1.0 + scale.astype(dtype)[:, None], shift.astype(dtype)[:, None]
+    return (centred * rstd * factor + offset).astype(x.dtype)
 
 
 class TransformerBlock(eqx.Module):
@@ -47,8 +39,13 @@ class TransformerBlock(eqx.Module):
         h = x + gate_1·attention(adaLN(x; shift_1, scale_1))
         y = h + gate_2·mlp(adaLN(h; shift_2, scale_2))
 
-    with all six from one linear map of the condition, which starts at zero, so that a new block is the
-    identity (adaLN-Zero: Peebles & Xie 2023, section 3.2).
+    All six come from one linear layer on the condition. It starts at zero, so a new block is the identity
+    (adaLN-Zero: Peebles & Xie 2023, section 3.2).
+
+    - `dim`: features of a token and of the condition
+    - `heads`: of the attention; divides `dim`
+    - `mlp_ratio`: hidden features of the perceptron, as a multiple of `dim`
+    - `dropout`: the probability of setting a feature to 0
 
     **Raises:** `ValueError` if `dim` cannot be divided into `heads`.
     """
@@ -65,7 +62,10 @@ class TransformerBlock(eqx.Module):
         self, dim: int, *, heads: int, mlp_ratio: float, dropout: float = 0.0, key: PRNGKey
     ):
         if dim % heads:
-            raise ValueError(f"{dim} features cannot be divided into {heads} attention heads")
+            raise ValueError(
+                f"{dim} features cannot be divided into {heads} attention heads; choose a number of "
+                "heads that divides them"
+            )
         key_modulation, key_qkv, key_out, key_hidden, key_contract = jax.random.split(key, 5)
         inner = int(dim * mlp_ratio)
         self.modulation = Linear(dim, 6 * dim, key=key_modulation, zero=True)
@@ -77,7 +77,11 @@ class TransformerBlock(eqx.Module):
         self.heads = heads
 
     def __call__(self, x: Tokens, condition: PerFeature, *, key: PRNGKey | None = None) -> Tokens:
-        """Shapes stay. `condition` has already passed its nonlinearity.
+        """One block; the shape stays.
+
+        - `x`: (batch, tokens, dim)
+        - `condition`: (batch, dim), already past its nonlinearity
+        - `key`: for dropout only
 
         **Raises:** `RuntimeError` if dropout is active and there is no `key`.
         """
@@ -85,26 +89,25 @@ class TransformerBlock(eqx.Module):
         modulation = jnp.split(self.modulation(condition), 6, axis=-1)
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation
 
-        h = self._mixed(modulated_norm(x, shift_1, scale_1))
+        h = self.out(self_attend(self.qkv(modulated_norm(x, shift_1, scale_1)), self.heads))
         x = x + gate_1[:, None] * self.dropout(h, key=keys[0])
 
         h = jax.nn.gelu(self.hidden(modulated_norm(x, shift_2, scale_2)), approximate=True)
         h = self.contract(self.dropout(h, key=keys[1]))
         return x + gate_2[:, None] * self.dropout(h, key=keys[2])
 
-    def _mixed(self, x: Tokens) -> Tokens:
-        batch, tokens, dim = x.shape
-        qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, dim // self.heads)
-        q, k, v = qkv.transpose(2, 0, 3, 1, 4)
-        mixed = attend(q, k, v).transpose(0, 2, 1, 3)
-        return self.out(mixed.reshape(batch, tokens, dim))
-
 
 class TransformerStack(eqx.Module):
     """`depth` blocks, run by one `lax.scan`: the time to compile does not grow with the depth.
 
-    Every array of `blocks` has a leading axis of length `depth`. With `remat`, the backward pass computes
-    each block again instead of keeping what is inside it, for a fraction of the memory.
+    Every array of `blocks` has a leading axis of length `depth`.
+
+    - `depth`: number of blocks
+    - `dim`, `heads`, `mlp_ratio`, `dropout`: as in `TransformerBlock`
+    - `remat`: the backward pass computes each block again instead of keeping what is inside it, which takes
+      a fraction of the memory
+
+    **Raises:** `ValueError` if `dim` cannot be divided into `heads`.
     """
 
     blocks: TransformerBlock
@@ -128,7 +131,14 @@ class TransformerStack(eqx.Module):
         self.remat = remat
 
     def __call__(self, x: Tokens, condition: PerFeature, *, key: PRNGKey | None = None) -> Tokens:
-        """One block after the other; shapes stay, arguments as those of a block."""
+        """One block after the other; the shape stays.
+
+        - `x`: (batch, tokens, dim)
+        - `condition`: (batch, dim), already past its nonlinearity
+        - `key`: for dropout only; each block draws with a key of its own
+
+        **Raises:** `RuntimeError` if dropout is active and there is no `key`.
+        """
         stacked, shared = eqx.partition(self.blocks, eqx.is_array)
 
         def body(x: Tokens, layer) -> tuple[Tokens, None]:

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 from diffusion_eqx._typing import Labels, PRNGKey
 from diffusion_eqx.nn.attention import SpatialSelfAttention
 from diffusion_eqx.nn.conv import Conv, upsample_to
-from diffusion_eqx.nn.embedding import ClassEmbedding, TimeEmbedding
-from diffusion_eqx.nn.norm import GroupNorm, largest_group_count
+from diffusion_eqx.nn.embedding import ConditionEmbedding
+from diffusion_eqx.nn.norm import GroupNorm
 from diffusion_eqx.nn.resblock import ResBlock
 
 
@@ -37,21 +37,32 @@ class _Level(eqx.Module):
 class UNet(eqx.Module):
     """A backbone `(x, c_noise, cond) -> output` for images of any size.
 
-    Going down, each level has `num_res_blocks` residual blocks and halves the image (rounding up) by a
-    convolution of stride 2; going up, one more block each, fed with what the way down left behind, and
-    doubling by repetition and a convolution. `cond` is None or integer labels of shape (batch,), where
-    `num_classes` means "no class".
+    On the way down, each level has `num_res_blocks` residual blocks and a convolution of stride 2, which
+    halves the image and rounds up. On the way up, each level has one block more, is fed with what the way
+    down left behind, and doubles the image by repeating pixels before a convolution.
+
+    - `in_channels`, `out_channels`: of the input and the output
+    - `channels`: of each level, the finest first
+    - `num_res_blocks`: of each level on the way down
+    - `attention_levels`: which levels attend, 0 being the finest; the middle always attends
+    - `embedding_dim`: features of the embedding of noise level and class, an even number
+    - `num_classes`: None for a network without classes
+    - `activation`: a function of one array
+    - `dropout`: the probability of setting a feature to 0 inside a block
+    - `head_dim`: features of an attention head
+    - `norm_groups`: the most groups of a normalisation
+
+    **Raises:** `ValueError` if `embedding_dim` is odd, or the channels of a level that attends cannot be
+    divided into heads.
     """
 
-    time_embedding: TimeEmbedding
-    class_embedding: ClassEmbedding | None
+    embedding: ConditionEmbedding
     conv_in: Conv
     down: list[_Level]
     middle: list[_Block]
     up: list[_Level]
     norm_out: GroupNorm
     conv_out: Conv
-    activation: Callable | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -69,9 +80,6 @@ class UNet(eqx.Module):
         norm_groups: int,
         key: PRNGKey,
     ):
-        """`channels`: of each level, the finest first. `attention_levels`: which of them attend (the
-        middle always does).
-        """
         keys = iter(jax.random.split(key, 8 + len(channels) * (4 * num_res_blocks + 6)))
 
         def block(inside: int, outside: int, attend: bool) -> _Block:
@@ -93,12 +101,7 @@ class UNet(eqx.Module):
                 ),
             )
 
-        self.time_embedding = TimeEmbedding(embedding_dim, key=next(keys))
-        self.class_embedding = (
-            None
-            if num_classes is None
-            else ClassEmbedding(num_classes, embedding_dim, key=next(keys))
-        )
+        self.embedding = ConditionEmbedding(embedding_dim, num_classes=num_classes, key=next(keys))
         self.conv_in = Conv(in_channels, channels[0], 3, key=next(keys))
         last = len(channels) - 1
 
@@ -130,9 +133,7 @@ class UNet(eqx.Module):
             resample = Conv(current, current, 3, key=next(keys)) if level > 0 else None
             self.up.append(_Level(blocks, resample))
 
-        fused = activation is jax.nn.silu
-        self.activation = None if fused else activation
-        self.norm_out = GroupNorm(current, largest_group_count(current, norm_groups), silu=fused)
+        self.norm_out = GroupNorm(current, max_groups=norm_groups, activation=activation)
         self.conv_out = Conv(current, out_channels, 3, key=next(keys), zero=True)
 
     def __call__(
@@ -143,18 +144,19 @@ class UNet(eqx.Module):
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "batch height width out_channels"]:
-        """(B, H, W, in_channels) to (B, H, W, out_channels); `key` is needed for dropout only.
+        """(batch, height, width, in_channels) to (batch, height, width, out_channels).
 
-        **Raises:** `ValueError` if labels are given to a network without classes.
+        - `x`: noisy images in the dtype of the weights; the output has this dtype too
+        - `c_noise`: (batch,), what the network is told of the noise level
+        - `cond`: integer labels of shape (batch,), where num_classes means "no class"; None means "no
+          class" for the whole batch
+        - `key`: for dropout only
+
+        **Raises:** `TypeError` if `x` has another dtype than the weights; `RuntimeError` if dropout is
+        active and there is no `key`; `ValueError` if there are labels but no classes, or the labels are not
+        integers of shape (batch,) in 0 … num_classes.
         """
-        embedding = self.time_embedding(c_noise)
-        if self.class_embedding is not None:
-            embedding = embedding + self.class_embedding(cond, x.shape[0])
-        elif cond is not None:
-            raise ValueError(
-                "this U-Net has no class embedding: build it with num_classes, or pass cond=None"
-            )
-        embedding = jax.nn.silu(embedding)
+        embedding = jax.nn.silu(self.embedding(c_noise, cond))
         counter = itertools.count()
 
         def dropout_key() -> PRNGKey | None:
@@ -176,7 +178,4 @@ class UNet(eqx.Module):
                 h = block(jnp.concatenate([h, skips.pop()], axis=-1), embedding, key=dropout_key())
             if level.resample is not None:
                 h = level.resample(upsample_to(h, *skips[-1].shape[1:3]))
-        h = self.norm_out(h)
-        if self.activation is not None:
-            h = self.activation(h)
-        return self.conv_out(h)
+        return self.conv_out(self.norm_out(h))

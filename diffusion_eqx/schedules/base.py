@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from diffusion_eqx._values import AbstractValue, is_traced
 from diffusion_eqx.schedules.level import (
@@ -122,7 +122,7 @@ class AbstractSchedule(AbstractValue):
             jnp.where(noisy, self._bounded_log_snr(inside), GREATEST_LOG_SNR),
         )
 
-    def at_timestep(self, timestep: int | np.integer | Int[Any, "*s"]) -> NoiseLevel:
+    def at_timestep(self, timestep: Any) -> NoiseLevel:
         """The level at an integer timestep 0 … T−1, or the levels at an array of them.
 
         **Raises:** `ValueError` for floats, and for known timesteps outside 0 … T−1.

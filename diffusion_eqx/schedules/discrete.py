@@ -56,12 +56,14 @@ class DiscreteSchedule(AbstractSchedule):
         to_zero = jnp.isneginf(end)
         inside = begin * (1.0 - fraction) + jnp.where(to_zero, begin, end) * fraction
         # The inner `where` keeps log's slope out of the derivative everywhere else.
-        falling = begin + jnp.log1p(-jnp.where(to_zero, fraction, 0.0))
+        falling = begin + safe_log(1.0 - jnp.where(to_zero, fraction, 0.0))
         return jnp.where(to_zero, falling, inside)
 
     def alpha(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
         """sqrt(alpha_bar(t))."""
-        return jnp.exp(0.5 * self._log_alpha_bar_at(t))
+        log_alpha_bar = self._log_alpha_bar_at(t)
+        # `safe_log` stands for log 0 by −1000, whose exponential is not 0 in double precision.
+        return jnp.where(log_alpha_bar > -500.0, jnp.exp(0.5 * log_alpha_bar), 0.0)
 
     def sigma(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
         """sqrt(1 − alpha_bar(t)), without cancellation where alpha_bar is near 1."""

@@ -18,7 +18,7 @@ _KEPT = 2
 class Checkpoints(Callback):
     """Saves the state and the reports of a run into a folder, every `checkpoint_every` steps and last.
 
-    `fit` never shows it a state with a loss that is not finite, so the checkpoints that are kept are good.
+    A state after a loss that is not finite is never saved, so the checkpoints that are kept are good.
     """
 
     optional = True
@@ -35,7 +35,8 @@ class Checkpoints(Callback):
         """Save the state if it is due."""
         every = run.config.checkpoint_every
         due = run.finished or run.stopping or (every > 0 and run.step % every == 0)
-        if due and run.step not in self._manager.all_steps():
+        # A callback may stop the run before `fit` has looked whether it diverged.
+        if due and not bool(run._state.halted) and run.step not in self._manager.all_steps():
             self.save(run._state, run.rows)
 
     def end(self, run: Run) -> None:

@@ -141,6 +141,7 @@ def _train(recipe: Recipe, data: Dataset, split: Any, run: Run, calls: "_Calls")
             timed, began = run.step, time.perf_counter()
         calls("step")
         calls.raise_failure()
+    _stop_if_diverged(run)
 
 
 def _due(step: int, every: int) -> bool:

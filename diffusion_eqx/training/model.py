@@ -12,7 +12,7 @@ import equinox as eqx
 import numpy as np
 
 from diffusion_eqx.config import TrainingConfig, to_json
-from diffusion_eqx.data import ArrayDataset, Dataset
+from diffusion_eqx.data import ArrayDataset, Dataset, ImagesInMemory
 from diffusion_eqx.losses import training_loss
 from diffusion_eqx.models import AbstractDiffusionModel, LDMModel, save_model
 from diffusion_eqx.training.autoencoder import encode_dataset
@@ -93,6 +93,11 @@ def _with_network(model: ModelT, network: Any) -> ModelT:
 
 
 def _latents(model: LDMModel, data: Dataset) -> ArrayDataset:
+    if not isinstance(data, ImagesInMemory):
+        raise ValueError(
+            f"a latent model is trained on images in memory, which are encoded once; a "
+            f"{type(data).__name__} holds none: give an ImageDataset or an ImageFolder"
+        )
     latents = encode_dataset(model, data)
     deviation = float(np.std(latents.examples, dtype=np.float64))
     if not _UNIT_SIZE[0] < deviation < _UNIT_SIZE[1]:

@@ -95,21 +95,23 @@ class Run:
         """
         if self._opened:
             return
-        self._opened = True
         self.config = config
-        if self.folder is None:
-            return
+        if self.folder is not None:
+            self._open_folder(self.folder, network, data)
+        self._opened = True
+
+    def _open_folder(self, folder: Path, network: Any, data: Dataset) -> None:
         settings = {
-            "training": describe_training(config),
+            "training": describe_training(self.config),
             "network": describe_network(network),
             "data": describe_data(data),
             **self._settings,
         }
         # As a file gives them back, where tuples are lists.
         settings = json.loads(json.dumps(settings))
-        deleted = open_folder(self.folder, settings, overwrite=self._overwrite)
+        deleted = open_folder(folder, settings, overwrite=self._overwrite)
         if deleted:
-            print(f"deleted the old {', '.join(deleted)} in {self.folder}", file=sys.stderr)
+            print(f"deleted the old {', '.join(deleted)} in {folder}", file=sys.stderr)
 
     def move_to(self, state: TrainState, step: int) -> None:
         """Take the state after `step` steps. `fit` calls it."""
@@ -136,9 +138,10 @@ def describe_data(data: Dataset) -> dict[str, Any]:
     """Size, shape and classes of a data set, and a digest of its labels and of some examples, as JSON."""
     digest = hashlib.sha256()
     if data.labels is not None:
-        digest.update(np.ascontiguousarray(data.labels, dtype=np.int64))
+        digest.update(np.ascontiguousarray(data.labels, dtype=np.int64).tobytes())
     # A batch of its own, so that other settings of the run do not change the digest.
-    digest.update(np.ascontiguousarray(data.batches(min(64, len(data)), seed=0)[0]["images"]))
+    images = data.batches(min(64, len(data)), seed=0)[0]["images"]
+    digest.update(np.ascontiguousarray(images).tobytes())
     return {
         "examples": len(data),
         "shape": list(data.shape),

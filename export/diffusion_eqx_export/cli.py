@@ -1,7 +1,6 @@
 """The command `diffusion-eqx-export`."""
 
 import dataclasses
-import itertools
 import json
 import os
 import sys
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+
+from diffusion_eqx.cli import explained, read_numbers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,8 @@ class Sampler:
     steps: int | None = None
     """Default number of steps, which can be chosen at run time too."""
     guidance: str | None = None
-    """cfg, cfg++ or apg; a number is the model's own guidance at that scale. None costs half a step, and
-    cannot be chosen later."""
+    """cfg, cfg++ or apg; cfg if --guidance-scale is given. Without, a step costs half, and no guidance can
+    be chosen later."""
     brownian: bool = False
     """Read noise off one Brownian path, so that an image keeps its shape when steps change."""
     platforms: tuple[Literal["cpu", "cuda", "rocm", "tpu"], ...] = ("cpu", "cuda")
@@ -63,13 +64,16 @@ def _sampler(options: Sampler, numbers: dict[str, float]) -> None:
     from diffusion_eqx.samplers import BrownianNoise
     from diffusion_eqx_export.export import export_sampler
 
+    guidance = options.guidance
+    if guidance is None and "guidance_scale" in numbers:
+        guidance = "cfg"  # as in `diffusion-eqx sample`
     export_sampler(
         load_model(options.model),
         options.out,
         sampler=options.sampler,
         grid=options.grid,
         steps=options.steps,
-        guidance=_guidance(options.guidance),
+        guidance=guidance,
         noise=BrownianNoise() if options.brownian else None,
         platforms=options.platforms,
         batch_sizes=options.batch_sizes,
@@ -80,35 +84,7 @@ def _sampler(options: Sampler, numbers: dict[str, float]) -> None:
     print(f"wrote {options.out} ({size:.1f} MiB)", file=sys.stderr)
 
 
-def _guidance(text: str | None) -> str | float | None:
-    if text is None or text.lower() == "none":
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _numbers(arguments: list[str]) -> dict[str, float]:
-    """The numbers among the arguments that no option took: `--guidance-scale 3` or `--eta=0.5`.
-
-    **Raises:** `ValueError` for anything else.
-    """
-    words = [word for argument in arguments for word in argument.split("=", 1)]
-    found = {}
-    for name, value in itertools.zip_longest(words[::2], words[1::2]):
-        if not name.startswith("--") or value is None:
-            raise ValueError(f"{name} is no option here, or lacks its value; see --help")
-        try:
-            found[name[2:].replace("-", "_")] = float(value)
-        except ValueError:
-            raise ValueError(
-                f"{name} is no option here, and {value!r} is no number; see --help"
-            ) from None
-    return found
-
-
-def _info(options: Info, _: dict[str, float]) -> None:
+def _info(options: Info) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -140,9 +116,9 @@ def _info(options: Info, _: dict[str, float]) -> None:
     Console().print(table)
 
 
-def _verify(options: Verify, _: dict[str, float]) -> None:
+def _verify(options: Verify) -> None:
     from diffusion_eqx_export.artifact import read_artifact
-    from diffusion_eqx_export.verify import verify
+    from diffusion_eqx_export.verification import verify
 
     verdict = verify(read_artifact(options.artifact))
     word = "passed" if verdict.passed else "FAILED"
@@ -151,29 +127,31 @@ def _verify(options: Verify, _: dict[str, float]) -> None:
         sys.exit(8)
 
 
-_COMMANDS = {Sampler: _sampler, Info: _info, Verify: _verify}
+_COMMANDS = {Info: _info, Verify: _verify}
 
 
 def main(args: list[str] | None = None) -> None:
     """Run one command. Exits with 2 for wrong input, 8 if `verify` fails."""
     # Equinox's run-time checks call back into Python, which an exported program cannot.
     os.environ.setdefault("EQX_ON_ERROR", "off")
-    options, others = tyro.cli(
-        Annotated[Sampler, tyro.conf.subcommand("sampler")]
-        | Annotated[Info, tyro.conf.subcommand("info")]
-        | Annotated[Verify, tyro.conf.subcommand("verify")],
-        prog="diffusion-eqx-export",
-        description="Export samplers of diffusion_eqx for the native program diffusion-sampler.",
-        args=args,
-        return_unknown_args=True,
-    )
     try:
-        numbers = _numbers(others)
-        if numbers and not isinstance(options, Sampler):
-            raise ValueError(f"{others[0]} is no option here; see --help")
-        _COMMANDS[type(options)](options, numbers)
+        options, others = tyro.cli(
+            Annotated[Sampler, tyro.conf.subcommand("sampler")]
+            | Annotated[Info, tyro.conf.subcommand("info")]
+            | Annotated[Verify, tyro.conf.subcommand("verify")],
+            prog="diffusion-eqx-export",
+            description="Export samplers of diffusion_eqx for the native program diffusion-sampler.",
+            args=args,
+            return_unknown_args=True,
+        )
+        if isinstance(options, Sampler):
+            _sampler(options, read_numbers(others))
+        elif others:
+            raise ValueError(f"{others[0]!r} is no option here; see --help")
+        else:
+            _COMMANDS[type(options)](options)
     except (ValueError, OSError) as error:
-        print(f"diffusion-eqx-export: {error}", file=sys.stderr)
+        print(f"diffusion-eqx-export: {explained(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -88,7 +88,7 @@ def _artifact(
     platforms: Sequence[str],
     batch_sizes: Sequence[int],
     record: Record | None,
-    cpu: jax.Device,
+    cpu: Any,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The tensors and the manifest."""
     _check_condition(plan)

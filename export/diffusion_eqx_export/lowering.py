@@ -128,7 +128,7 @@ def portable(bytecode: bytes) -> bytes:
         complaints.append(str(diagnostic))
         return True
 
-    handler = context.attach_diagnostic_handler(note)
+    handler: Any = context.attach_diagnostic_handler(note)
     try:
         return stablehlo.serialize_portable_artifact(module, STABLEHLO_VERSION)
     except ValueError as error:

@@ -23,7 +23,7 @@ _ADAPTIVE = (5e-2, 5e-2)
 
 
 def draw_reference(
-    plan: Plan, labels: dict[str, Any] | None, described: dict[str, Any], cpu: jax.Device
+    plan: Plan, labels: dict[str, Any] | None, described: dict[str, Any], cpu: Any
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The manifest's `reference` and its tensors.
 
@@ -37,33 +37,32 @@ def draw_reference(
     arrays, static = eqx.partition(plan, eqx.is_array)
     arrays, words, cond = jax.device_put((arrays, seed_words(_SEED), cond), cpu)
 
+    # Noise is drawn for any number of steps, as `init` draws it; images for these steps. Both are in one
+    # program, since they share a draw, which takes long to compile. While `jit` traces it, the library's
+    # driver leaves the choice of devices to what surrounds it.
     @jax.jit
-    def begin(arrays: Any, words: jax.Array, steps: jax.Array, cond: Any) -> jax.Array:
+    def drawn(arrays: Any, words: jax.Array, any_steps: jax.Array, cond: Any) -> Any:
         plan = eqx.combine(arrays, static)
-        keys = image_keys(wrap_keys(words), _COUNT)
-        walk = Walk.of(plan.sampler.grid, plan.denoiser.schedule, steps)
+        key = wrap_keys(words)
+        keys = image_keys(key, _COUNT)
+        walk = Walk.of(plan.sampler.grid, plan.denoiser.schedule, any_steps)
         noise = draw(keys, 0, plan.shape)
-        bound = Bound(plan.denoiser, cond)
-        return begin_from_noise(plan.sampler, bound, walk, noise, keys=keys).x
-
-    # While `jit` traces it, the library's driver leaves the choice of devices to what surrounds it.
-    @jax.jit
-    def drawn(arrays: Any, words: jax.Array, cond: Any) -> jax.Array:
-        plan = eqx.combine(arrays, static)
-        return sample(
+        denoise = Bound(plan.denoiser, cond)
+        image = sample(
             plan.denoiser,
             plan.sampler,
             plan.shape,
             count=_COUNT,
             steps=steps,
-            key=wrap_keys(words),
+            key=key,
             cond=cond,
             decode=plan.decode,
         )
+        return begin_from_noise(plan.sampler, denoise, walk, noise, keys=keys).x, image
 
     with jax.default_device(cpu):
-        noise = np.asarray(begin(arrays, words, jnp.asarray(steps, jnp.int32), cond))
-        image = np.asarray(drawn(arrays, words, cond), np.float32)
+        noise, image = drawn(arrays, words, jnp.asarray(steps, jnp.int32), cond)
+    noise, image = np.asarray(noise), np.asarray(image, np.float32)
     if not np.isfinite(image).all():
         raise ValueError(
             f"the sampler's images are not finite in {steps} steps; an adaptive sampler needs more steps "

@@ -69,7 +69,7 @@ def _is_key(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def cpu_device() -> jax.Device:
+def cpu_device() -> Any:
     """The CPU on which reference images are drawn and verified.
 
     **Raises:** `NoCPUBackend`.

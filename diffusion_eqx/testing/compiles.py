@@ -1,0 +1,31 @@
+"""How many programs JAX compiles while some lines run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+
+# What JAX calls the time that its compiler takes for one program.
+_EVENT = "/jax/core/compile/backend_compile_duration"
+
+
+class Compiles:
+    """A counter: `count` is how many programs have been compiled since it began."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
+        """JAX reports an event."""
+        self.count += event == _EVENT
+
+
+@contextmanager
+def count_compiles() -> Iterator[Compiles]:
+    """`with count_compiles() as compiles: …` and then `compiles.count`."""
+    compiles = Compiles()
+    jax.monitoring.register_event_duration_secs_listener(compiles)
+    try:
+        yield compiles
+    finally:
+        jax.monitoring.unregister_event_duration_listener(compiles)
