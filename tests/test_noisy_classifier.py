@@ -96,7 +96,7 @@ def test_a_saved_classifier_is_the_same_one(trained, tmp_path):
 def test_other_files_are_refused(small_config, tmp_path, getkey):
     path = tmp_path / "model.safetensors"
     save_model(path, DDIMModel(small_config, key=getkey()))
-    with pytest.raises(ModelFileError, match="no diffusion_eqx classifier"):
+    with pytest.raises(ModelFileError, match="not a diffusion_eqx classifier"):
         load_classifier(path)
     with pytest.raises(FileNotFoundError):
         load_classifier(tmp_path / "nothing")
