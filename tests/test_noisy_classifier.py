@@ -169,13 +169,13 @@ def test_without_labels_it_takes_all_classes_in_turn(files):
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        ("plain", lambda f: ["--guidance", "classifier"], "needs --classifier"),
-        ("plain", lambda f: ["--classifier", f / "classifier.safetensors"], "needs --guidance"),
-        ("plain", lambda f: guided_by(f, "--labels", 10), "is none of 0 … 9"),
-        ("plain", lambda f: guided_by(f, "--guidance-rescale", 0.5), "needs --guidance cfg"),
+        ("plain", lambda f: ["--guidance", "classifier"], "need each other"),
+        ("plain", lambda f: ["--classifier", f / "classifier.safetensors"], "need each other"),
+        ("plain", lambda f: guided_by(f, "--labels", 10), "0 … 9"),
+        ("plain", lambda f: guided_by(f, "--rescale", 0.5), "rescale"),
         ("plain", lambda f: guided_by(f, "--weak-model", f / "plain.safetensors"), "auto"),
-        ("plain", lambda f: ["--labels", 3], "class-conditional"),
-        ("plain", lambda f: ["--guidance-scale", 2], "class-conditional"),
+        ("plain", lambda f: ["--labels", 3], "unconditional"),
+        ("plain", lambda f: ["--guidance-scale", 2], "unconditional"),
     ],
     ids=["no file", "no guidance", "label", "rescale", "weak", "labels", "scale"],
 )
