@@ -38,6 +38,9 @@ from tests.choices import (
     unit,
 )
 
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
+
 STEPS = 40
 # Coordinate 0 sees the initial noise, the next those of the steps, then their second draws; the
 # last sees none.

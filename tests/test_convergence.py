@@ -42,6 +42,9 @@ from tests.catalogue import SCHEDULES
 from tests.choices import UnitNoise, unit
 from tests.mixture_oracle import energy_distance
 
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
+
 KEY = jax.random.key(1)
 
 

@@ -43,6 +43,9 @@ from diffusion_eqx.samplers import (
 from diffusion_eqx.schedules import DiscreteSchedule, FlowSchedule, cosine_betas
 from diffusion_eqx.training import Callback
 
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
+
 MEAN, STD = 0.3, 0.5
 SHAPE = (3,)
 GRID = UniformGrid()

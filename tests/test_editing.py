@@ -64,6 +64,9 @@ from diffusion_eqx.schedules import (
     over,
 )
 
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
+
 COSINE = DiscreteSchedule(cosine_betas(1000))
 MIXTURE = GaussianMixtureDenoiser(
     weights=jnp.array([0.5, 0.5]),

@@ -15,6 +15,9 @@ import pytest
 from diffusion_eqx.samplers import SAMPLERS
 from tests.drawn_elsewhere import COUNT, drawn, other_drivers
 
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 # Of each way in which a sampler works, one.
 FEW = {2: ["ddim", "dpm++3m-sde", "adaptive:Tsit5"], 8: ["edm"]}

@@ -64,6 +64,9 @@ from tests.catalogue import ALL_GRIDS, BETAS, PARAMETERIZATIONS, SCHEDULES
 from tests.filled import filled
 from tests.test_combinations import refused_pairs
 
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
+
 # Schedules.
 
 
