@@ -14,6 +14,9 @@ from diffusion_eqx.models import Record, save_model
 from diffusion_eqx.samplers import DDIMSampler, numbers
 from tests.artifacts import export_tiny, small_artifact, small_model, tiny_model
 
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
+
 
 def header_of(path: Path) -> tuple[dict, int]:
     raw = path.read_bytes()

@@ -19,6 +19,9 @@ from jaxlib.mlir.dialects import stablehlo
 
 from tests.artifacts import export_tiny, tiny_artifact
 
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
+
 SQUARE = jax.ShapeDtypeStruct((4, 4), jnp.float32)
 HALF = jax.ShapeDtypeStruct((1, 4, 2, 8), jnp.bfloat16)
 

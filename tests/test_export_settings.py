@@ -14,6 +14,9 @@ from diffusion_eqx.models import save_model
 from tests.artifacts import small_artifact, tiny_model
 from tests.programs import run_program
 
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
+
 ENVIRONMENTS = [
     {"JAX_DEFAULT_PRNG_IMPL": "philox4x32"},
     {"JAX_DEFAULT_PRNG_IMPL": "rbg"},

@@ -23,6 +23,9 @@ from diffusion_eqx.models import (
 from diffusion_eqx.training import train_noisy_classifier
 from tests.perturbed import perturbed
 
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
+
 NOISE = NoiseScheduleConfig(schedule_type="cosine")
 CONFIG = NoisyClassifierConfig(
     input_shape=(8, 8, 1), noise_schedule=NOISE, hidden_dims=(8, 16), time_embedding_dim=16

@@ -384,6 +384,7 @@ def stop_in_the_middle(out: Path, number: int) -> subprocess.Popen:
     return process
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_resume_after_kill_equals_the_uninterrupted_run_bit_for_bit(tmp_path):
     """Killed, resumed, interrupted and resumed again, a run ends where an undisturbed one does."""
@@ -410,6 +411,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(line, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_command_line_trains_shows_and_samples(tmp_path, capsys):
     out = tmp_path / "m"
