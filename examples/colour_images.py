@@ -56,7 +56,7 @@ def main() -> None:
 
     drawn = np.asarray(model.sample(options.judged, "ddim", steps=25, key=jax.random.key(2)))
     save_picture(options.out / "drawn.png", drawn[:64], columns=16)
-    snapshots = model.trajectory(8, "ddpm", steps=50, every=10, key=jax.random.key(3))
+    snapshots = np.asarray(model.trajectory(8, "ddpm", steps=50, every=10, key=jax.random.key(3)))
     save_picture(options.out / "progressive.png", snapshots.reshape(-1, *seen.shape), columns=8)
 
     noise = np.random.default_rng(1).uniform(-1, 1, held_out.shape).astype(np.float32)
@@ -79,7 +79,7 @@ def noised(model: dx.models.DDPMModel, images: np.ndarray) -> jax.Array:
 
 def save_picture(path: Path, images: np.ndarray | jax.Array, columns: int) -> None:
     """Write images as a picture; noise may leave the range of colours, and is clipped."""
-    dx.save_picture(path, np.clip(images, -1.0, 1.0), columns=columns, zoom=2)
+    dx.save_picture(path, np.clip(np.asarray(images), -1.0, 1.0), columns=columns, zoom=2)
 
 
 def colours(images: np.ndarray) -> np.ndarray:

@@ -86,7 +86,7 @@ def main() -> None:
         key=key,
     )
     dx.data.save_animation(options.out / "progressive.gif", snapshots, columns=classes)
-    every_row = snapshots.reshape(-1, *model.config.input_shape)
+    every_row = np.asarray(snapshots).reshape(-1, *model.config.input_shape)
     save_rows(options.out / "progressive.png", every_row, classes)
     (options.out / "results.json").write_text(json.dumps(results, indent=1))
     table = Table("", "class asked for", "Fréchet distance", "seconds", title="ways to sample")

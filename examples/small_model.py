@@ -100,4 +100,4 @@ def train_judge(data: dx.data.ImageDataset) -> dx.evaluation.Classifier:
 def save_rows(path: Path, images: np.ndarray | jax.Array, columns: int) -> None:
     """Write images as one picture of several rows, small images enlarged more."""
     zoom = 2 if images.shape[1] > 8 else 6
-    dx.save_picture(path, np.clip(images, -1.0, 1.0), columns=columns, zoom=zoom)
+    dx.save_picture(path, np.clip(np.asarray(images), -1.0, 1.0), columns=columns, zoom=zoom)
