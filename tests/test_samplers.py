@@ -649,16 +649,6 @@ def test_no_noise_is_added_where_churn_is_out_of_its_limits(getkey):
 # Guidance outside of samplers.
 
 
-class Blind(GaussianMixtureDenoiser):
-    """Sees no condition, and says what it was given."""
-
-    takes: ClassVar[list] = []
-
-    def __call__(self, x, level, cond=None):
-        self.takes.append(cond)
-        return super().__call__(x, level)
-
-
 def test_guidance_of_a_scale_is_the_same_by_driver_and_by_hand():
     labels = jnp.asarray([0, 1, 2, 0, 1, 2])
     given = draw_some(cond=labels, guidance=(ClassifierFreeGuidance(2.0),))
