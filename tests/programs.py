@@ -3,9 +3,7 @@
 from typing import Any
 
 import numpy as np
-from diffusion_eqx_export import Artifact
-from diffusion_eqx_export.settings import pinned
-from diffusion_eqx_export.verification import StoredProgram
+from diffusion_eqx_export import Artifact, StoredProgram, pinned
 
 
 def run_program(

@@ -38,6 +38,9 @@ from tests.choices import (
     unit,
 )
 
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
+
 STEPS = 40
 # Coordinate 0 sees the initial noise, the next those of the steps, then their second draws; the
 # last sees none.
@@ -197,7 +200,9 @@ def test_every_combination_is_right_or_refused(name, monkeypatch, record_propert
     refused += 0 if sampler.renoises else len(SCHEDULES) * len(PARAMETERIZATIONS) * len(ALL_GRIDS)
     record_property("combinations tried", tried)
     record_property("combinations refused", refused)
-    print(f"{name}: {tried} combinations tried, {refused} refused, deviations off by {worst:.3f} at most")
+    print(
+        f"{name}: {tried} combinations tried, {refused} refused, deviations off by {worst:.3f} at most"
+    )
     assert not wrong, f"{len(wrong)} of {tried}: {wrong[:12]}"
     assert tried + refused == np.prod(
         [len(n) for n in (SCHEDULES, GUIDANCES, PARAMETERIZATIONS, ALL_GRIDS)]

@@ -42,6 +42,9 @@ from tests.catalogue import SCHEDULES
 from tests.choices import UnitNoise, unit
 from tests.mixture_oracle import energy_distance
 
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
+
 KEY = jax.random.key(1)
 
 
@@ -72,7 +75,10 @@ class Blunted(AbstractSampler):
 SCHEDULE = VESchedule(1e-6, 8.0)
 GRID = LogSNRGrid()
 NOISE = np.random.default_rng(0).standard_normal((32, 2))
-LONG, SHORT, FEW = (1000, 2000, 4000), (100, 200, 400), (25, 50, 100)
+LONG, SHORT, FEW = (1000, 2000, 4000), (400, 800, 1600), (25, 50, 100)
+# Multistep methods of order 3 and more begin with steps of order 1 and 2. What these cost is of
+# second order, small at so much noise, and seen only by far more steps than these.
+START = (50, 100, 200)
 # (method, order, numbers of steps, greatest error at the last of them)
 METHODS = {
     "ddim": (DDIMSampler(grid=GRID), 1, LONG, 1e-2),
@@ -80,20 +86,20 @@ METHODS = {
     "heun-karras": (HeunSampler(grid=KarrasGrid()), 2, LONG, 1e-5),
     "2s": (DPMSolverPlusPlus2SSampler(), 2, LONG, 1e-5),
     "2m": (DPMSolverPlusPlusSampler(), 2, LONG, 1e-5),
-    "3m": (DPMSolverPlusPlusSampler(order=3), 3, LONG, 2e-9),
+    "3m": (DPMSolverPlusPlusSampler(order=3), 3, START, 2e-5),
     "unipc-2": (UniPCSampler(grid=GRID), 3, LONG, 2e-9),
-    "unipc-3": (UniPCSampler(grid=GRID, order=3), 4, SHORT, 1e-7),
+    "unipc-3": (UniPCSampler(grid=GRID, order=3), 4, SHORT, 1e-9),
     "deis-2": (DEISSampler(order=2), 2, LONG, 1e-5),
-    "deis-3": (DEISSampler(order=3), 3, LONG, 2e-9),
+    "deis-3": (DEISSampler(order=3), 3, START, 2e-5),
     "lms-2": (LMSSampler(grid=KarrasGrid(), order=2), 2, LONG, 1e-5),
     "lms-3": (LMSSampler(grid=KarrasGrid(), order=3), 3, LONG, 2e-8),
-    "lms-4": (LMSSampler(grid=KarrasGrid()), 4, LONG, 1e-10),
+    "lms-4": (LMSSampler(grid=KarrasGrid()), 4, START, 4e-6),
     "midpoint": (DiffraxODESampler(diffrax.Midpoint()), 2, LONG, 1e-5),
     "diffrax-heun": (DiffraxODESampler(diffrax.Heun()), 2, LONG, 1e-5),
     # These reuse the last stage of a step as the first of the next.
     "bosh3": (DiffraxODESampler(diffrax.Bosh3()), 3, LONG, 2e-9),
-    "tsit5": (DiffraxODESampler(diffrax.Tsit5()), 5, SHORT, 1e-10),
-    "dopri5": (DiffraxODESampler(diffrax.Dopri5()), 5, SHORT, 1e-10),
+    "tsit5": (DiffraxODESampler(diffrax.Tsit5()), 5, START, 1e-10),
+    "dopri5": (DiffraxODESampler(diffrax.Dopri5()), 5, START, 1e-10),
 }
 
 
@@ -128,7 +134,7 @@ def test_order_of_convergence_and_a_wrong_coefficient_loses_it(name, expected):
     with jax.enable_x64(True):
         right = errors_of(Twin(sampler, 0.0, grid=sampler.grid), steps, expected)
         wrong = errors_of(Twin(sampler, 0.2, grid=sampler.grid), steps, expected)
-    assert abs(order_of(right, steps) - order) < 0.35, (order_of(right, steps), right)
+    assert order - 0.4 < order_of(right, steps) < order + 1.3, (order_of(right, steps), right)
     assert right[-1] < least, right
     assert order_of(wrong, steps) < order - 0.4, (order_of(wrong, steps), wrong)
 
@@ -137,10 +143,10 @@ def test_the_published_third_order_is_a_second_one(expected):
     """Reference implementations lack a factor 2 in 3M; the oracle tells."""
     with jax.enable_x64(True):
         sampler = DPMSolverPlusPlusSampler(order=3, published=True)
-        published = errors_of(sampler, SHORT, expected)
-        exact = errors_of(DPMSolverPlusPlusSampler(order=3), SHORT, expected)
-    assert order_of(published, SHORT) < 2.3 < 2.7 < order_of(exact, SHORT)
-    assert published[-1] > 5 * exact[-1]
+        published = errors_of(sampler, START, expected)
+        exact = errors_of(DPMSolverPlusPlusSampler(order=3), START, expected)
+    assert order_of(published, START) < 2.3 < 2.7 < order_of(exact, START)
+    assert published[-1] > 3 * exact[-1]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """Few-step students: the losses against what is exact for a Gaussian, and what is refused."""
 
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import equinox as eqx
@@ -39,6 +42,9 @@ from diffusion_eqx.samplers import (
 )
 from diffusion_eqx.schedules import DiscreteSchedule, FlowSchedule, cosine_betas
 from diffusion_eqx.training import Callback
+
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
 
 MEAN, STD = 0.3, 0.5
 SHAPE = (3,)
@@ -263,6 +269,31 @@ def test_students_are_trained_stage_by_stage_by_one_program(getkey, caplog):
     ]
     for number, bias in enumerate(trained):
         assert all(np.abs(bias - other).max() > 1e-6 for other in [first, *trained[:number]])
+
+
+DISTILL_ON_TWO_DEVICES = """
+import equinox as eqx, jax, numpy as np
+from diffusion_eqx import config, data, denoiser, distillation, nn, parameterizations, schedules
+assert len(jax.devices()) == 2
+schedule = schedules.DiscreteSchedule(schedules.cosine_betas(100))
+mlp = nn.MLP(2, width=8, depth=1, key=jax.random.key(0))
+trained = denoiser.Denoiser(mlp, schedule, parameterizations.VPrediction())
+arrays, rest = eqx.partition(trained, eqx.is_array)
+trained = eqx.combine(jax.device_put(arrays, jax.devices()[0]), rest)
+points = data.ArrayDataset(np.zeros((16, 2), np.float32))
+training = config.TrainingConfig(steps=2, warmup_steps=1, batch_size=8)
+for _ in distillation.distill_progressively(trained, trained, points, training, stages=(2, 1)): pass
+distillation.train_consistency(trained, points, training, stages=(2, 4), teacher=trained)
+"""
+
+
+@pytest.mark.slow
+def test_a_teacher_that_was_trained_here_teaches_on_several_devices():
+    """Training leaves a network on one device, where its student's training is split over all."""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    command = [sys.executable, "-c", DISTILL_ON_TWO_DEVICES]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_cannot_be_learnt_is_refused(getkey):

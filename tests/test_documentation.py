@@ -39,6 +39,7 @@ def parameters() -> list:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", parameters())
 def test_every_block_of_a_page_runs(page, files, tmp_path):
     for need in page.needs:

@@ -27,6 +27,9 @@ from diffusion_eqx.testing import three_gaussians
 from tests.catalogue import ADAPTIVE, ALL_SAMPLERS, PARAMETERIZATIONS, SCHEDULES, make_schedules
 from tests.test_combinations import refused_pairs
 
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def double():

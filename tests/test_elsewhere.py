@@ -1,7 +1,7 @@
 """The same images on several devices, and from machine code of the compiler's usual optimisation.
 
-The other tests run on one device with machine code made in haste (conftest.py). Here a program is started as a
-user would.
+The other tests run on one device with machine code made in haste (conftest.py). Here a program is
+started as a user would.
 """
 
 import os
@@ -14,6 +14,9 @@ import pytest
 
 from diffusion_eqx.samplers import SAMPLERS
 from tests.drawn_elsewhere import COUNT, drawn, other_drivers
+
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[1]
 # Of each way in which a sampler works, one.

@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors
-from diffusion_eqx_export import ArtifactError, read_artifact, verify
-from diffusion_eqx_export.container import ALIGNMENT, write_container
+from diffusion_eqx_export import ALIGNMENT, ArtifactError, read_artifact, verify, write_container
 
 from diffusion_eqx.guidance import ClassifierFreeGuidance
 from diffusion_eqx.models import Record, save_model
 from diffusion_eqx.samplers import DDIMSampler, numbers
 from tests.artifacts import export_tiny, small_artifact, small_model, tiny_model
+
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
 
 
 def header_of(path: Path) -> tuple[dict, int]:

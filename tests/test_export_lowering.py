@@ -3,14 +3,24 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from diffusion_eqx_export import NoCPUBackend, NotExportable, read_artifact, verify
-from diffusion_eqx_export.lowering import STABLEHLO_VERSION, lower, portable
+from diffusion_eqx_export import (
+    STABLEHLO_VERSION,
+    NoCPUBackend,
+    NotExportable,
+    lower,
+    portable,
+    read_artifact,
+    verify,
+)
 from jax.experimental import io_callback
 from jax.interpreters import mlir
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo
 
 from tests.artifacts import export_tiny, tiny_artifact
+
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
 
 SQUARE = jax.ShapeDtypeStruct((4, 4), jnp.float32)
 HALF = jax.ShapeDtypeStruct((1, 4, 2, 8), jnp.bfloat16)

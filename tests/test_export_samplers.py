@@ -32,6 +32,9 @@ from diffusion_eqx.samplers import (
 from tests.artifacts import export_tiny, tiny_model
 from tests.test_native import run
 
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
+
 SOLVERS = ["diffrax:Heun", "diffrax:Tsit5", "adaptive:Tsit5", "sde:Euler", "sde:ShARK"]
 # Plugins differ in the last bits; what a sampler makes of them is its own.
 NATIVE = ["heun", "edm", "dpm++3m", "unipc", "deis", "diffrax:Tsit5", "adaptive:Tsit5"]

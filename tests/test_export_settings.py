@@ -8,12 +8,14 @@ import sys
 import jax
 import numpy as np
 import pytest
-from diffusion_eqx_export import read_artifact
-from diffusion_eqx_export.settings import pinned, seed_key, seed_words, to_32_bits, wrap_keys
+from diffusion_eqx_export import pinned, read_artifact, seed_key, seed_words, to_32_bits, wrap_keys
 
 from diffusion_eqx.models import save_model
 from tests.artifacts import small_artifact, tiny_model
 from tests.programs import run_program
+
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
 
 ENVIRONMENTS = [
     {"JAX_DEFAULT_PRNG_IMPL": "philox4x32"},
@@ -57,6 +59,15 @@ def test_the_environment_changes_no_byte(environment, model_and_digest, tmp_path
     verified = command(environment, "verify", path)
     assert verified.returncode == 0, verified.stdout + verified.stderr
     assert "noise differs by 0.0e+00" in verified.stdout
+
+
+def test_a_platform_that_is_not_there_is_one_line(model_and_digest, tmp_path):
+    model, _ = model_and_digest
+    done = command({"JAX_PLATFORMS": "abacus"}, "sampler", model, "-o", tmp_path / "a")
+    assert done.returncode == 2
+    assert "JAX has no CPU backend here" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("generator", ["philox4x32", "rbg", "unsafe_rbg"])

@@ -65,6 +65,9 @@ from tests.catalogue import ALL_GRIDS, BETAS, PARAMETERIZATIONS, SCHEDULES
 from tests.filled import filled
 from tests.test_combinations import refused_pairs
 
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
+
 # Schedules.
 
 
@@ -334,11 +337,15 @@ class Wrong(AbstractSampler):
         if self.kind == "evaluations":
             denoise(state.x, t)
         temperature = jnp.where(self.has("noise"), 1.4, 1.0)
-        moved = DDIMSampler(0.5, temperature, grid=self.grid, noise=self.noise).step(denoise, state, t, s)
+        moved = DDIMSampler(0.5, temperature, grid=self.grid, noise=self.noise).step(
+            denoise, state, t, s
+        )
         x = moved.x
         x = jnp.where(self.has("last") & s.clean, 1.001 * x, x)
         x = x / jnp.where(self.has("finite") & (t.alpha < 1e-8), 0.0, 1.0)
-        x = x + jnp.where(self.has("batch") & ~s.clean, 1e-2, 0.0) * (x - x.mean(axis=0, keepdims=True))
+        x = x + jnp.where(self.has("batch") & ~s.clean, 1e-2, 0.0) * (
+            x - x.mean(axis=0, keepdims=True)
+        )
         beside = s.alpha if s.alpha.ndim == 0 else s.alpha.reshape(-1)[0]
         x = x + jnp.where(self.has("axes") & ~s.clean, 1.0, 0.0) * (s.alpha - beside)
         stuck = jnp.sqrt(jnp.abs(x - jax.lax.stop_gradient(x)))
@@ -439,7 +446,10 @@ def test_guidance_keeps_its_laws(name):
 
 
 class Bent(AbstractGuidance):
-    """Classifier-free guidance with one fault; a number where that can be, so that one program serves several."""
+    """Classifier-free guidance with one fault.
+
+    A number where that can be, so that one program serves several.
+    """
 
     guidance_scale: Real = number(2.0, neutral=1.0, minimum=0.0, maximum=10.0, about="")
     spare: Real = number(0.0, minimum=0.0, maximum=1.0, about="")

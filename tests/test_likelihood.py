@@ -31,6 +31,9 @@ from diffusion_eqx.schedules import (
 from tests.latent_models import small_latent_model
 from tests.perturbed import perturbed
 
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
+
 COSINE = DiscreteSchedule(cosine_betas(1000))
 SCHEDULES = {
     "linear": DiscreteSchedule(linear_betas(1000, 1e-4, 0.02)),

@@ -48,7 +48,7 @@ ERRORS = {
 def test_errors_are_their_formulas(name):
     """The network's output is 0, so the error is that of the target itself."""
     loss = DenoisingLoss(denoiser(), error=name)
-    x0, key = jnp.linspace(-1.0, 1.0, 12).reshape(3, 4), jax.random.key(1)
+    x0, key = jnp.linspace(-1.0, 1.0, 1200).reshape(300, 4), jax.random.key(1)
     noised = loss.noised(x0, None, key=jax.random.split(key)[0])
     eps = np.asarray(noised.eps, np.float64)
     assert np.abs(eps).max() > 1.0
@@ -62,7 +62,7 @@ def test_errors_are_their_formulas(name):
 @pytest.mark.parametrize("name", ERRORS)
 def test_gradients_of_errors_are_those_of_differences(name):
     loss = DenoisingLoss(denoiser(parameterization="v"), error=name, weight=MinSNR(5.0))
-    x0, key = jnp.linspace(-1.0, 1.0, 12).reshape(3, 4), jax.random.key(1)
+    x0, key = jnp.linspace(-1.0, 1.0, 1200).reshape(300, 4), jax.random.key(1)
 
     def at(scale):
         return loss(lambda x, c, cond, *, key: scale * jnp.sin(x), x0, key=key)

@@ -20,7 +20,7 @@ from diffusion_eqx.samplers import draw, image_keys
 from tests.artifacts import export_tiny, small_artifact, small_model, tiny_artifact
 from tests.mutations import mutations
 
-pytestmark = pytest.mark.native
+pytestmark = [pytest.mark.native, pytest.mark.long]
 
 SAMPLER = Path(sys.executable).parent / "diffusion-sampler"
 ASAN = Path(__file__).parents[1] / "cpp_runner" / "build" / "asan"

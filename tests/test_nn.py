@@ -88,7 +88,7 @@ def test_group_norm_keeps_its_digits_where_the_mean_is_large(mean, inference, ge
     have means of their own.
     """
     norm = eqx.nn.inference_mode(GroupNorm(8, max_groups=2), inference)
-    x = mean + jnp.arange(8.0) + jax.random.normal(getkey(), (2, 28, 28, 8))
+    x = mean + jnp.arange(8.0)[None, None, None] + jax.random.normal(getkey(), (2, 28, 28, 8))
     exact = np.asarray(x, np.float64).reshape(2, 28 * 28, 2, 4)
     centred = exact - exact.mean((1, 3), keepdims=True)
     expected = centred / exact.std((1, 3), keepdims=True)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_eqx.cli.main import main
+from diffusion_eqx.cli import main
 from diffusion_eqx.config import DDIMConfig, NoiseScheduleConfig, NoisyClassifierConfig
 from diffusion_eqx.data import ImageDataset, digits
 from diffusion_eqx.evaluation import noisy_accuracy
@@ -22,6 +22,9 @@ from diffusion_eqx.models import (
 )
 from diffusion_eqx.training import train_noisy_classifier
 from tests.perturbed import perturbed
+
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
 
 NOISE = NoiseScheduleConfig(schedule_type="cosine")
 CONFIG = NoisyClassifierConfig(
@@ -71,7 +74,7 @@ def test_a_level_may_be_one_for_all_or_one_for_each(trained, getkey):
 
 
 def test_a_fresh_one_knows_nothing(getkey):
-    fresh = NoisyClassifier(CONFIG, key=getkey())
+    fresh = eqx.nn.inference_mode(NoisyClassifier(CONFIG, key=getkey()))
     x = jax.random.normal(getkey(), (2, 8, 8, 1))
     np.testing.assert_array_equal(fresh(x, fresh.schedule.at(0.5)), 0.0)
 
@@ -169,13 +172,13 @@ def test_without_labels_it_takes_all_classes_in_turn(files):
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        ("plain", lambda f: ["--guidance", "classifier"], "needs --classifier"),
-        ("plain", lambda f: ["--classifier", f / "classifier.safetensors"], "needs --guidance"),
-        ("plain", lambda f: guided_by(f, "--labels", 10), "is none of 0 … 9"),
-        ("plain", lambda f: guided_by(f, "--guidance-rescale", 0.5), "needs --guidance cfg"),
+        ("plain", lambda f: ["--guidance", "classifier"], "need each other"),
+        ("plain", lambda f: ["--classifier", f / "classifier.safetensors"], "need each other"),
+        ("plain", lambda f: guided_by(f, "--labels", 10), "0 … 9"),
+        ("plain", lambda f: guided_by(f, "--rescale", 0.5), "rescale"),
         ("plain", lambda f: guided_by(f, "--weak-model", f / "plain.safetensors"), "auto"),
-        ("plain", lambda f: ["--labels", 3], "class-conditional"),
-        ("plain", lambda f: ["--guidance-scale", 2], "class-conditional"),
+        ("plain", lambda f: ["--labels", 3], "unconditional"),
+        ("plain", lambda f: ["--guidance-scale", 2], "unconditional"),
     ],
     ids=["no file", "no guidance", "label", "rescale", "weak", "labels", "scale"],
 )

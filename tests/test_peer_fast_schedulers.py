@@ -50,7 +50,7 @@ from tests.test_peer_schedulers import (
     run_ours,
 )
 
-pytestmark = pytest.mark.peer
+pytestmark = [pytest.mark.peer, pytest.mark.long]
 
 KEY = jax.random.key(8)
 NOISE = draw(image_keys(KEY, COUNT), 0, SHAPE)

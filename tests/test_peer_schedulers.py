@@ -32,7 +32,7 @@ from diffusion_eqx.schedules import DiscreteSchedule, scaled_linear_betas
 from tests.catalogue import SCHEDULES as OURS
 from tests.oracle_network import OracleNetwork
 
-pytestmark = pytest.mark.peer
+pytestmark = [pytest.mark.peer, pytest.mark.long]
 
 SHAPE = (8, 8, 1)
 COUNT = 4

@@ -49,6 +49,9 @@ from diffusion_eqx.testing import count_compiles, three_gaussians, true_samples
 from tests.catalogue import SCHEDULES
 from tests.mixture_oracle import energy_distance
 
+# Many programs are compiled here.
+pytestmark = pytest.mark.long
+
 COSINE = SCHEDULES["cosine"]
 MIXTURE = three_gaussians(COSINE, spread=0.5)
 COUNT = 100_000

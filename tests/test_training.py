@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion_eqx.cli.main import main
+from diffusion_eqx.cli import main
 from diffusion_eqx.config import (
     DDIMConfig,
     DiTConfig,
@@ -96,9 +96,13 @@ def test_gradients_are_clipped():
     _, model, recipe = recipe_and_model(max_grad_norm=1e-3)
     params = eqx.filter(model.denoiser.backbone, eqx.is_inexact_array)
     huge = jax.tree.map(lambda a: 1e6 * jnp.ones_like(a), params)
-    update = jax.jit(
-        lambda grads: recipe.optimizer.update(grads, recipe.optimizer.init(params), params)
-    )
+
+    @jax.jit
+    def update(grads):
+        # The optimiser's own arithmetic mixes types.
+        with jax.numpy_dtype_promotion("standard"):
+            return recipe.optimizer.update(grads, recipe.optimizer.init(params), params)
+
     clipped, _ = jax.jit(optax.clip_by_global_norm(1e-3).update)(huge, optax.EmptyState())
     updates, _ = update(huge)
     same, _ = update(clipped)
@@ -380,6 +384,7 @@ def stop_in_the_middle(out: Path, number: int) -> subprocess.Popen:
     return process
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_resume_after_kill_equals_the_uninterrupted_run_bit_for_bit(tmp_path):
     """Killed, resumed, interrupted and resumed again, a run ends where an undisturbed one does."""
@@ -406,6 +411,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(line, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_command_line_trains_shows_and_samples(tmp_path, capsys):
     out = tmp_path / "m"

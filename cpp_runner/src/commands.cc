@@ -367,7 +367,13 @@ ExitCode Verify(const Options& options, const std::atomic<bool>& cancel) {
   request.labels = reference.labels;
   std::map<std::string, double> given = reference.parameters;
   given["steps"] = static_cast<double>(reference.steps);
-  request.parameters = ResolveParameters(artifact.manifest(), given);
+  try {
+    request.parameters = ResolveParameters(artifact.manifest(), given);
+  } catch (const Error& error) {
+    // Nobody typed these numbers: they stand in the file.
+    throw Error(ExitCode::kArtifact,
+                std::string("its reference sample does not fit: ") + error.what());
+  }
   const Drawn drawn = sampler.Draw(request, [] {}, cancel, /*want_noise=*/true);
 
   const bool cpu = PlatformOf(client->platform()) == "cpu";

@@ -69,7 +69,8 @@ void AddSet(const std::vector<std::string>& pairs, std::map<std::string, double>
 }
 
 // Takes options of `command` that it does not know, but that have a number: --strength 0.3 is --set
-// strength=0.3. Whether the artifact has such a parameter is asked later. Returns the other arguments.
+// strength=0.3. Whether the artifact has such a parameter is asked later. Returns the other
+// arguments.
 std::vector<std::string> TakeNumbers(const std::vector<std::string>& arguments,
                                      const CLI::App& command,
                                      std::map<std::string, double>* parameters) {
@@ -81,9 +82,9 @@ std::vector<std::string> TakeNumbers(const std::vector<std::string>& arguments,
     const bool unknown = name.size() > 2 && name.compare(0, 2, "--") == 0 &&
                          command.get_option_no_throw(name) == nullptr;
     const bool joined = equals != std::string::npos;
-    const std::string value = joined                      ? argument.substr(equals + 1)
+    const std::string value = joined                     ? argument.substr(equals + 1)
                               : i + 1 < arguments.size() ? arguments[i + 1]
-                                                          : "";
+                                                         : "";
     const auto number = unknown ? ToNumber(value) : std::nullopt;
     if (!number) {
       others.push_back(argument);

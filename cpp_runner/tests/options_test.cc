@@ -48,10 +48,9 @@ TEST(Options, NumbersOfASamplerAreOptionsByTheirNames) {
   const Options options = Parse({"sample", "--strength", "0.3", "a", "-o", "x.png", "--s-noise=-2",
                                  "--steps", "3", "--set", "blur=1"});
   EXPECT_EQ(options.artifact, "a");
-  EXPECT_EQ(options.parameters, (std::map<std::string, double>{{"strength", 0.3},
-                                                               {"s_noise", -2},
-                                                               {"steps", 3},
-                                                               {"blur", 1}}));
+  EXPECT_EQ(options.parameters,
+            (std::map<std::string, double>{
+                {"strength", 0.3}, {"s_noise", -2}, {"steps", 3}, {"blur", 1}}));
 }
 
 TEST(Options, RefusesWrongUsage) {

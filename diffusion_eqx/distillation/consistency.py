@@ -23,6 +23,7 @@ from diffusion_eqx.distillation.steps import (
     follow,
     mean_error,
     random_steps,
+    unbound,
 )
 from diffusion_eqx.parameterizations import AbstractParameterization
 from diffusion_eqx.samplers import AbstractGrid, TrailingGrid
@@ -121,13 +122,14 @@ def train_consistency(
         raise ValueError(f"stages must be numbers of steps, at least one; got {stages}")
     check_steps(grid, student.schedule, max(stages))
     callbacks = tuple(callbacks)
-    guide = None if teacher is None else eqx.nn.inference_mode(teacher)
+    guide = None if teacher is None else unbound(eqx.nn.inference_mode(teacher))
+    student = unbound(student)
     recipe = make_recipe(config, ConsistencyLoss(student, stages[0], guide, grid))
     for steps in stages:
         # The optimiser stays the same object, so that a stage compiles nothing.
         recipe = dataclasses.replace(recipe, loss=ConsistencyLoss(student, steps, guide, grid))
         state, _ = fit(student.backbone, data, recipe, config, callbacks=callbacks)
-        student = eqx.tree_at(lambda d: d.backbone, student, averaged(state))
+        student = eqx.tree_at(lambda d: d.backbone, student, unbound(averaged(state)))
     return eqx.nn.inference_mode(student)
 
 

@@ -23,6 +23,7 @@ from diffusion_eqx.distillation.steps import (
     follow,
     mean_error,
     random_steps,
+    unbound,
 )
 from diffusion_eqx.parameterizations import AbstractParameterization
 from diffusion_eqx.samplers import AbstractGrid, TrailingGrid
@@ -124,13 +125,13 @@ def _stages(
     grid: AbstractGrid,
     callbacks: Sequence[Callback],
 ) -> Iterator[tuple[int, Denoiser]]:
-    teacher = eqx.nn.inference_mode(teacher)
+    teacher, student = unbound(eqx.nn.inference_mode(teacher)), unbound(student)
     recipe = make_recipe(config, ProgressiveLoss(student, teacher, stages[0], grid))
     for steps in stages:
         # The optimiser stays the same object, so that a stage compiles nothing.
         recipe = dataclasses.replace(recipe, loss=ProgressiveLoss(student, teacher, steps, grid))
         state, _ = fit(student.backbone, data, recipe, config, callbacks=callbacks)
-        student = eqx.tree_at(lambda d: d.backbone, student, averaged(state))
+        student = eqx.tree_at(lambda d: d.backbone, student, unbound(averaged(state)))
         finished: Denoiser = eqx.nn.inference_mode(student)
         teacher = finished
         yield steps, finished

@@ -1,16 +1,22 @@
 """What the losses of students share: a step, a teacher's way along it, and what errors weigh."""
 
 from itertools import pairwise
+from typing import Any, TypeVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 from diffusion_eqx._typing import Batch, Cond, PRNGKey, Scalar
 from diffusion_eqx.denoiser import AbstractDenoiser, Denoiser
 from diffusion_eqx.losses import stratified
+from diffusion_eqx.random_keys import is_key
 from diffusion_eqx.samplers import AbstractGrid
 from diffusion_eqx.schedules import AbstractSchedule, NoiseLevel
+
+TreeT = TypeVar("TreeT")
 
 
 def random_steps(
@@ -48,6 +54,20 @@ def mean_error(level: NoiseLevel, found: Batch, target: Batch) -> Scalar:
     """The mean of max(SNR, 1)·(found − target)² over a batch (Salimans & Ho 2022, eq. 9)."""
     error = jnp.mean((found - target) ** 2, axis=range(1, found.ndim))
     return jnp.mean(jnp.maximum(jnp.exp(level.log_snr), 1.0) * error)
+
+
+def unbound(tree: TreeT) -> TreeT:
+    """The tree with its arrays bound to no device.
+
+    `fit` gives back arrays of one device. As a part of the next loss they would not go with a state that is
+    split over several, and even on one device they would be compiled for anew.
+    """
+
+    def free(leaf: Any) -> Any:
+        movable = eqx.is_array(leaf) and not is_key(leaf)
+        return jnp.asarray(np.asarray(leaf)) if movable else leaf
+
+    return jax.tree.map(free, tree)
 
 
 def check_student(student: Denoiser, teacher: AbstractDenoiser | None) -> None:

@@ -222,7 +222,7 @@ def _log_likelihood(
         tolerance=tolerance,
     )
     size = x[0].size
-    total = _log_normal(y_last, 1.0 - u_last) + change + size * jnp.log(u_first)
+    total = _log_normal(y_last, 1.0 - u_last)[None] + change + size * jnp.log(u_first)
     mean = total.mean(0)
     nats_per_bit = size * np.log(2.0)
     spread = jnp.zeros_like(mean) if exact else total.std(0, ddof=1) / np.sqrt(probes)

@@ -230,9 +230,7 @@ def _joined(first: Any, second: Any) -> Any:
 def _rescaled(guided: Batch, conditional: Batch, amount: Real) -> Batch:
     axes = tuple(range(1, guided.ndim))
     # Where an image is blank the square root has no slope.
-    wanted, found = (
-        safe_sqrt(jnp.var(x, axis=axes, keepdims=True)) for x in (conditional, guided)
-    )
+    wanted, found = (safe_sqrt(jnp.var(x, axis=axes, keepdims=True)) for x in (conditional, guided))
     # A blank image has no contrast to restore, and one that is guided to be blank cannot get it back.
     some = found > _BLANK
     factor = jnp.where(some, wanted / jnp.where(some, found, 1.0), 1.0)

@@ -8,7 +8,7 @@ from jax.core import Tracer
 
 from diffusion_eqx._typing import Cond
 from diffusion_eqx.denoiser import AbstractDenoiser
-from diffusion_eqx.guidance import names_taken
+from diffusion_eqx.guidance import ClassifierGuidance, guidance_of, names_taken
 from diffusion_eqx.samplers import fit_cond
 
 
@@ -49,13 +49,23 @@ def condition(
         raise ValueError(
             'cond holds "label", but the model is unconditional (num_classes=None); leave it out'
         )
-    for name in ("label", "class_label"):
-        if name in parts:
-            parts[name] = _checked_labels(parts[name], num_classes, count)
+    if "label" in parts:
+        parts["label"] = _checked_labels(parts["label"], num_classes, count)
+    if "class_label" in parts:
+        known = _classes_of_classifier(denoiser)
+        parts["class_label"] = _checked_labels(parts["class_label"], known, count, null=False)
     return fit_cond(parts, count) or None
 
 
-def _checked_labels(labels: Any, num_classes: int | None, count: int) -> Any:
+def _classes_of_classifier(denoiser: AbstractDenoiser) -> int | None:
+    """How many classes the classifier that guides knows, if it says so."""
+    for guidance in guidance_of(denoiser):
+        if isinstance(guidance, ClassifierGuidance):
+            return getattr(getattr(guidance.classifier, "config", None), "num_classes", None)
+    return None
+
+
+def _checked_labels(labels: Any, num_classes: int | None, count: int, *, null: bool = True) -> Any:
     array = jnp.asarray(labels)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(f"labels are integers; got {array.dtype}")
@@ -65,9 +75,10 @@ def _checked_labels(labels: Any, num_classes: int | None, count: int) -> Any:
         )
     if num_classes is not None and not isinstance(array, Tracer):
         known = np.asarray(array)
-        if known.size and not (known.min() >= 0 and known.max() <= num_classes):
+        largest = num_classes if null else num_classes - 1
+        if known.size and not (known.min() >= 0 and known.max() <= largest):
+            extra = f", and {num_classes} means no class" if null else ""
             raise ValueError(
-                f"labels lie in 0 … {num_classes - 1}, and {num_classes} means no class; got values in "
-                f"[{known.min()}, {known.max()}]"
+                f"labels lie in 0 … {num_classes - 1}{extra}; got values in [{known.min()}, {known.max()}]"
             )
     return array.astype(jnp.int32)

@@ -36,7 +36,8 @@ def split_over_devices(
         return _whole(function, shared, split)
     extra = -count % used
     if extra:
-        split = jax.tree.map(lambda a: jnp.concatenate([a, a[:1].repeat(extra, 0)]), split)
+        rows = jnp.minimum(jnp.arange(count + extra), count - 1)
+        split = jax.tree.map(lambda a: a[rows], split)
     mesh = Mesh(devices[:used], (_AXIS,))
     arrays, static = eqx.partition(shared, eqx.is_array)
     arrays = jax.device_put(arrays, NamedSharding(mesh, PartitionSpec()))

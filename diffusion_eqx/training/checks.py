@@ -4,8 +4,8 @@ import warnings
 
 import numpy as np
 
-from diffusion_eqx.data import Dataset
-from diffusion_eqx.models import AbstractDiffusionModel
+from diffusion_eqx.data import Dataset, ImagesInMemory
+from diffusion_eqx.models import AbstractDiffusionModel, LDMModel
 
 
 class DataMismatch(ValueError):
@@ -17,7 +17,8 @@ def check_data(model: AbstractDiffusionModel, data: Dataset) -> None:
 
     **Raises:** `DataMismatch`, with all that is wrong, if the shape of the images is not the model's; if
     there are labels and the model has no classes, or the other way round; if a label is none of the model's
-    classes; or if there are more class names than classes, or fewer.
+    classes; if there are more class names than classes, or fewer; or if a latent model is given a data set
+    that does not hold its images in memory.
 
     **Warns:** `UserWarning` if the model has classes of which there is no example.
     """
@@ -27,6 +28,11 @@ def check_data(model: AbstractDiffusionModel, data: Dataset) -> None:
         problems.append(
             f"the model is made for images of shape {wanted}, and these have {found}: give the model's "
             f"configuration input_shape={found}, or resize the images"
+        )
+    if isinstance(model, LDMModel) and not isinstance(data, ImagesInMemory):
+        problems.append(
+            f"a latent model encodes all images beforehand, and a {type(data).__name__} has no `images`: "
+            "put them into an ImageDataset"
         )
     classes, labels = model.num_classes, data.labels
     if classes is None and labels is not None:

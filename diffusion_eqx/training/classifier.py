@@ -114,7 +114,9 @@ def fit_classifier(
             return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(found, y))
 
         grads = eqx.filter_grad(loss)(classifier)
-        updates, opt_state = optimizer.update(grads, opt_state)
+        # The optimiser's own arithmetic mixes types, which the strict mode of promotion would refuse.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = optimizer.update(grads, opt_state)
         return eqx.apply_updates(classifier, updates), opt_state
 
     # Numbers below `epochs` are those of the orders.

@@ -93,11 +93,7 @@ def _with_network(model: ModelT, network: Any) -> ModelT:
 
 
 def _latents(model: LDMModel, data: Dataset) -> ArrayDataset:
-    if not isinstance(data, ImagesInMemory):
-        raise ValueError(
-            f"a latent model is trained on images in memory, which are encoded once; a "
-            f"{type(data).__name__} holds none: give an ImageDataset or an ImageFolder"
-        )
+    assert isinstance(data, ImagesInMemory)  # check_data saw to it.
     latents = encode_dataset(model, data)
     deviation = float(np.std(latents.examples, dtype=np.float64))
     if not _UNIT_SIZE[0] < deviation < _UNIT_SIZE[1]:

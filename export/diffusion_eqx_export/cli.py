@@ -63,12 +63,16 @@ def _sampler(options: Sampler, numbers: dict[str, float]) -> None:
     from diffusion_eqx.models import load_model, read_record
     from diffusion_eqx.samplers import BrownianNoise
     from diffusion_eqx_export.export import export_sampler
+    from diffusion_eqx_export.settings import cpu_device, pinned
 
     guidance = options.guidance
     if guidance is None and "guidance_scale" in numbers:
         guidance = "cfg"  # as in `diffusion-eqx sample`
+    cpu_device()  # without one nothing can be exported, and the model is large
+    with pinned():  # a file is read in its own precision, whatever JAX_ENABLE_X64 says
+        model = load_model(options.model)
     export_sampler(
-        load_model(options.model),
+        model,
         options.out,
         sampler=options.sampler,
         grid=options.grid,

@@ -76,10 +76,12 @@ def cpu_device() -> Any:
     """
     try:
         return jax.local_devices(backend="cpu")[0]
-    except RuntimeError as error:
+    # jax asserts that there is some backend, where JAX_PLATFORMS names only what is not installed.
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error) or "no backend at all"
         raise NoCPUBackend(
             "JAX has no CPU backend here, and reference images are drawn and verified on a CPU: name it "
-            f"in JAX_PLATFORMS too, for example JAX_PLATFORMS=cuda,cpu ({error})"
+            f"in JAX_PLATFORMS too, for example JAX_PLATFORMS=cuda,cpu ({reason})"
         ) from error
 
 
