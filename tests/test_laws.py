@@ -3,7 +3,7 @@ them.
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -321,7 +321,7 @@ def test_samplers_keep_their_laws(name):
 class Wrong(AbstractSampler):
     """DDIM with one fault; a number where that can be, so that one program serves several."""
 
-    fault: Real = real(0.0)
+    fault: Any = 0.0
     kind: str = eqx.field(static=True, default="")
 
     renoises: ClassVar[bool] = True
@@ -453,7 +453,7 @@ class Bent(AbstractGuidance):
 
     guidance_scale: Real = number(2.0, neutral=1.0, minimum=0.0, maximum=10.0, about="")
     spare: Real = number(0.0, minimum=0.0, maximum=1.0, about="")
-    fault: Real = real(0.0)
+    fault: Any = 0.0
     interval: tuple[Real, Real] | None = None
     kind: str = eqx.field(static=True, default="")
 

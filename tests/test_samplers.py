@@ -4,7 +4,6 @@ The laws of all samplers are in test_laws.py.
 """
 
 import dataclasses
-from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from diffusion_eqx.exact import GaussianDenoiser, GaussianMixtureDenoiser
+from diffusion_eqx.exact import GaussianDenoiser
 from diffusion_eqx.guidance import CFGPlusPlusGuidance, ClassifierFreeGuidance, Guided
 from diffusion_eqx.samplers import (
     SAMPLERS,
