@@ -84,7 +84,7 @@ def test_schedules_of_other_sizes_keep_them_too():
 class Unchecked(AbstractSchedule):
     """alpha and sigma of a plain cosine, with one fault.
 
-    The fault is a number, so that one program serves all. It is set after the schedule is made, and checked.
+    The fault is a number, so that one program serves all. It is set once the schedule is made.
     """
 
     fault: jax.Array = eqx.field(default=0, converter=jnp.asarray)
@@ -451,10 +451,10 @@ class Bent(AbstractGuidance):
     A number where that can be, so that one program serves several.
     """
 
-    guidance_scale: Real = number(2.0, neutral=1.0, minimum=0.0, maximum=10.0, about="")
-    spare: Real = number(0.0, minimum=0.0, maximum=1.0, about="")
+    guidance_scale: Any = number(2.0, neutral=1.0, minimum=0.0, maximum=10.0, about="")
+    spare: Any = number(0.0, minimum=0.0, maximum=1.0, about="")
     fault: Any = 0.0
-    interval: tuple[Real, Real] | None = None
+    interval: tuple[Any, Any] | None = None
     kind: str = eqx.field(static=True, default="")
 
     takes: ClassVar[tuple[str, ...]] = ("class_label",)
