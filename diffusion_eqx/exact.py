@@ -25,7 +25,8 @@ class GaussianDenoiser(AbstractDenoiser):
     def __call__(self, x: Batch, level: Level, cond: Cond = None) -> Prediction:
         """The posterior mean; `cond` is not used."""
         level = as_level(self.schedule, level).over(x)
-        mean, variance = self.mean[None], self.std[None] ** 2
+        mean = jnp.broadcast_to(self.mean, x.shape[1:])[None]
+        variance = jnp.broadcast_to(self.std, x.shape[1:])[None] ** 2
         offset = x - level.alpha * mean
         total = level.alpha**2 * variance + level.sigma**2
         # eps by its own formula: at little noise the difference x − alpha·x0 would have lost its digits.

@@ -198,6 +198,7 @@ def compile_seconds(depth: int, *, train: bool) -> float:
     return time.process_time() - start
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("train", [False, True], ids=["forward", "gradient"])
 def test_compile_time_does_not_grow_with_depth(train):

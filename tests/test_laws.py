@@ -3,7 +3,7 @@ them.
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -59,6 +59,7 @@ from diffusion_eqx.testing import (
     check_parameterization,
     check_sampler,
     check_schedule,
+    three_gaussians,
 )
 from tests.catalogue import ALL_GRIDS, BETAS, PARAMETERIZATIONS, SCHEDULES
 from tests.filled import filled
@@ -81,15 +82,12 @@ def test_schedules_of_other_sizes_keep_them_too():
 
 
 class Unchecked(AbstractSchedule):
-    """alpha and sigma of a plain cosine, with one fault; not checked when it is made.
+    """alpha and sigma of a plain cosine, with one fault.
 
-    The fault is a number, so that one program serves all.
+    The fault is a number, so that one program serves all. It is set once the schedule is made.
     """
 
-    fault: jax.Array = eqx.field(converter=jnp.asarray)
-
-    def __check_init__(self):
-        pass
+    fault: jax.Array = eqx.field(default=0, converter=jnp.asarray)
 
     def has(self, fault):
         return self.fault == list(SCHEDULE_FAULTS).index(fault)
@@ -137,7 +135,8 @@ SCHEDULE_FAULTS = {
 
 @pytest.mark.parametrize("fault", SCHEDULE_FAULTS)
 def test_a_blunted_schedule_breaks_the_law_and_a_right_one_passes(fault):
-    schedule = Unchecked(list(SCHEDULE_FAULTS).index(fault))
+    number = jnp.asarray(list(SCHEDULE_FAULTS).index(fault))
+    schedule = eqx.tree_at(lambda s: s.fault, Unchecked(), number)
     if fault == "none":
         check_schedule(schedule)
         return
@@ -322,7 +321,7 @@ def test_samplers_keep_their_laws(name):
 class Wrong(AbstractSampler):
     """DDIM with one fault; a number where that can be, so that one program serves several."""
 
-    fault: Real = real(0.0)
+    fault: Any = 0.0
     kind: str = eqx.field(static=True, default="")
 
     renoises: ClassVar[bool] = True
@@ -337,7 +336,7 @@ class Wrong(AbstractSampler):
     def step(self, denoise, state, t, s):
         if self.kind == "evaluations":
             denoise(state.x, t)
-        temperature = jnp.where(self.has("noise"), 1.1, 1.0)
+        temperature = jnp.where(self.has("noise"), 1.4, 1.0)
         moved = DDIMSampler(0.5, temperature, grid=self.grid, noise=self.noise).step(
             denoise, state, t, s
         )
@@ -452,10 +451,10 @@ class Bent(AbstractGuidance):
     A number where that can be, so that one program serves several.
     """
 
-    guidance_scale: Real = number(2.0, neutral=1.0, minimum=0.0, maximum=10.0, about="")
-    spare: Real = number(0.0, minimum=0.0, maximum=1.0, about="")
-    fault: Real = real(0.0)
-    interval: tuple[Real, Real] | None = None
+    guidance_scale: Any = number(2.0, neutral=1.0, minimum=0.0, maximum=10.0, about="")
+    spare: Any = number(0.0, minimum=0.0, maximum=1.0, about="")
+    fault: Any = 0.0
+    interval: tuple[Any, Any] | None = None
     kind: str = eqx.field(static=True, default="")
 
     takes: ClassVar[tuple[str, ...]] = ("class_label",)
@@ -489,6 +488,20 @@ class Bent(AbstractGuidance):
         return within(self.interval, level, guided, lambda: denoiser(x, level, rest))
 
 
+class LabelOnly(AbstractDenoiser):
+    """Takes the label out of whatever it is given."""
+
+    denoiser: AbstractDenoiser
+    null: int = -1
+
+    @property
+    def schedule(self) -> AbstractSchedule:
+        return self.denoiser.schedule
+
+    def __call__(self, x, level, cond=None):
+        return self.denoiser(x, level, cond["label"] if isinstance(cond, dict) else cond)
+
+
 GUIDANCE_FAULTS = {
     "none": None,
     "neutral": "its neutral value changes nothing",
@@ -510,8 +523,9 @@ def test_a_blunted_guidance_breaks_the_law_and_a_right_one_passes(fault):
     if fault == "none":
         check_guidance(made)
         return
+    denoiser = LabelOnly(three_gaussians(VPSchedule())) if fault == "takes" else None
     with pytest.raises(LawBroken) as broken:
-        check_guidance(made)
+        check_guidance(made, denoiser=denoiser, shape=(2, 2, 2) if denoiser is None else (2,))
     assert broken.value.law == GUIDANCE_FAULTS[fault]
 
 

@@ -241,8 +241,10 @@ def test_a_trajectory_ends_with_the_sample(model, getkey):
         (lambda m, k: list(m.sample_batches(2, batch=0, key=k)), "batch must be"),
         (lambda m, k: m.ddim_sample(key=k), "give either"),
         (lambda m, k: m.ddim_sample(3, noise=jnp.zeros((2, 8, 8, 1))), "contradicts"),
-        (lambda m, k: m.generate(2, y=jnp.zeros(2), labels=jnp.zeros(2), key=k), "same thing"),
-        (lambda m, k: m.denoiser(jnp.zeros((2, 8, 8, 1)), jnp.array([3, 4])), "at_timestep"),
+        (
+            lambda m, k: m.generate(2, y=jnp.zeros(2, int), labels=jnp.zeros(2, int), key=k),
+            "same thing",
+        ),
         (
             lambda m, k: m(jnp.zeros((1, 8, 8, 1)), jnp.array([1000])),
             r"timestep lies in \[0, 999\]",

@@ -4,7 +4,6 @@ The laws of all samplers are in test_laws.py.
 """
 
 import dataclasses
-from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from diffusion_eqx.exact import GaussianDenoiser, GaussianMixtureDenoiser
+from diffusion_eqx.exact import GaussianDenoiser
 from diffusion_eqx.guidance import CFGPlusPlusGuidance, ClassifierFreeGuidance, Guided
 from diffusion_eqx.samplers import (
     SAMPLERS,
@@ -650,16 +649,6 @@ def test_no_noise_is_added_where_churn_is_out_of_its_limits(getkey):
 
 
 # Guidance outside of samplers.
-
-
-class Blind(GaussianMixtureDenoiser):
-    """Sees no condition, and says what it was given."""
-
-    takes: ClassVar[list] = []
-
-    def __call__(self, x, level, cond=None):
-        self.takes.append(cond)
-        return super().__call__(x, level)
 
 
 def test_guidance_of_a_scale_is_the_same_by_driver_and_by_hand():

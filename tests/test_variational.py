@@ -211,7 +211,9 @@ def test_training_finds_the_best_variance(getkey):
 
     def step(carry, key):
         variance, state = carry
-        updates, state = optimizer.update(jax.grad(bound)(variance, key), state)
+        # The optimiser's own arithmetic mixes types.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimizer.update(jax.grad(bound)(variance, key), state)
         return (variance + updates, state), None
 
     optimizer = optax.adam(0.05)

@@ -174,7 +174,7 @@ def _changes(
         ]
         demand(
             "every number acts",
-            max(moved) > 1e-6,
+            np.nanmax(moved) > 1e-6,
             f"no change by {name} in {sorted(places)}",
             "another prediction",
             "Remove the number, or use it",

@@ -61,8 +61,8 @@ def check_schedule(schedule: AbstractSchedule) -> None:
         least,
         "at least 0",
     )
-    _falls(times, log_snr)
     _keeps_digits(schedule, times, alpha, sigma)
+    _falls(times, log_snr)
     _agrees(times, alpha, sigma, log_snr)
     _finite_with_slopes(found)
     _inverts(found)
