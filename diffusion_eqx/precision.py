@@ -92,6 +92,17 @@ def at_edge(
     return output.astype(x.dtype)
 
 
+def in_precision_of(
+    module: Any, function: Callable[[Batch], Float[Array, "batch *output"]], x: Batch
+) -> Float[Array, "batch *output"]:
+    """`function(x)` in the precision of `module`, which it belongs to, and the result in that of `x`.
+
+    This is the edge of an autoencoder, as `at_edge` is that of a backbone.
+    """
+    dtype = dtype_of(module)
+    return function(x if dtype is None else x.astype(dtype)).astype(x.dtype)
+
+
 def _is_schedule(node: Any) -> bool:
     return isinstance(node, AbstractSchedule)
 

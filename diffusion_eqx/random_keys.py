@@ -41,6 +41,10 @@ def to_numbers(tree: Any) -> Any:
 
 def to_keys(tree: Any, like: Any) -> Any:
     """The inverse of `to_numbers`; `like` says which arrays were keys."""
-    return jax.tree.map(
-        lambda leaf, model: jax.random.wrap_key_data(leaf) if is_key(model) else leaf, tree, like
-    )
+
+    def keys(leaf: Any, model: Any) -> Any:
+        if not is_key(model):
+            return leaf
+        return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(model))
+
+    return jax.tree.map(keys, tree, like)

@@ -1,28 +1,40 @@
-"""Data sets by name."""
+"""Data sets as the command line names them."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
-from diffusion_eqx.data import ImageDataset, digits, emoji, fashion_mnist
+from diffusion_eqx.data import Dataset, ImageFolder, digits, emoji, fashion_mnist
 
 _PACKAGED = {"digits": digits, "emoji": emoji}
 
 
 def load_dataset(
-    name: str, split: Literal["train", "test"], folder: Path | None = None
-) -> ImageDataset:
-    """The data set of that name.
+    name: str,
+    split: Literal["train", "test"],
+    shape: tuple[int, ...],
+    folder: Path | None = None,
+) -> Dataset:
+    """The data set of that name, or the pictures of that folder.
 
-    **Raises:** `ValueError` for an unknown name, or a folder or split that the data set does not have.
+    - `shape`: (height, width, channels) at which a folder's pictures are read.
+    - `folder`: where a packaged data set's files are, if not where its package puts them.
+
+    **Raises:** `ValueError` for an unknown name, for a folder or split that the data set does not have, and
+    as `ImageFolder`.
     """
     if name == "fashion-mnist":
         return fashion_mnist(split, folder)
-    if name not in _PACKAGED:
-        raise ValueError(
-            f"unknown data set {name!r}; choose fashion-mnist, {' or '.join(_PACKAGED)}"
-        )
     if folder is not None or split != "train":
         raise ValueError(
-            f"{name} is read from where its package is: it has neither folder nor test split"
+            f"{name} is read from where it is: it has neither another folder nor a test split"
         )
-    return _PACKAGED[name]()
+    if name in _PACKAGED:
+        return _PACKAGED[name]()
+    if not Path(name).is_dir():
+        raise ValueError(
+            f"unknown data set {name!r}: it is neither fashion-mnist, {' nor '.join(_PACKAGED)}, nor a folder "
+            "of pictures"
+        )
+    height, width, channels = shape
+    # ImageFolder itself refuses other numbers of channels.
+    return ImageFolder(name, size=(height, width), channels=cast(Literal[1, 3], channels))

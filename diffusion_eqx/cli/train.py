@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -16,8 +16,6 @@ from diffusion_eqx.config import (
 
 if TYPE_CHECKING:
     from diffusion_eqx.data import Dataset
-
-DataName = Literal["fashion-mnist", "digits", "emoji"]
 
 
 def _default_model() -> DDIMConfig:
@@ -43,8 +41,9 @@ class Train:
 
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FOLDER")]
     """The folder of the run, e.g. run."""
-    data: DataName = "fashion-mnist"
-    """What to train on."""
+    data: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER")] = "fashion-mnist"
+    """What to train on: fashion-mnist, digits, emoji, or a folder of pictures, in which folders are classes.
+    Pictures are read at the size and in the channels of --model.input-shape."""
     data_dir: Path | None = None
     """Where the data set's files are, if not where its package puts them."""
     # Without subcommands, so that the fields of the default's backbone are options as all others.
@@ -78,7 +77,7 @@ def run(options: Train) -> None:
     from diffusion_eqx.random_keys import INIT, role
     from diffusion_eqx.training import DataMismatch, ResumeError, train
 
-    data = load_dataset(options.data, "train", options.data_dir)
+    data = load_dataset(options.data, "train", options.model.input_shape, options.data_dir)
     # Another key than that of the training steps, which have the same seed.
     key = role(jax.random.key(options.training.seed), INIT)
     try:

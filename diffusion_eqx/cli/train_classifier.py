@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -16,8 +16,10 @@ class TrainClassifier:
 
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
     """The file to write, e.g. classifier.safetensors."""
-    data: Literal["fashion-mnist", "digits"] = "fashion-mnist"
-    """What to train on: images with classes."""
+    data: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER")] = "fashion-mnist"
+    """What to train on: fashion-mnist, digits, or a folder of pictures, in which folders are classes."""
+    input_shape: tuple[int, int, int] = (28, 28, 1)
+    """Height, width and channels at which a folder's pictures are read: those of the model's images."""
     data_dir: Path | None = None
     """Where the data set's files are, if not where its package puts them."""
     noise_schedule: NoiseScheduleConfig = dataclasses.field(
@@ -27,7 +29,7 @@ class TrainClassifier:
     hidden_dims: tuple[int, ...] = (32, 64)
     """Channels of each resolution, the finest first."""
     epochs: int = 0
-    """Times that each image is seen; 0: enough for the data, 40 of digits and 3 of fashion-mnist."""
+    """Times that each image is seen; 0: enough for the data, 3 for fashion-mnist and 40 for others."""
     batch_size: int = 100
     """Images of one step."""
     learning_rate: float = 2e-3
@@ -36,7 +38,8 @@ class TrainClassifier:
     """Decides initial weights, order of the data and noise."""
 
 
-_EPOCHS = {"digits": 40, "fashion-mnist": 3}
+_EPOCHS = {"fashion-mnist": 3}
+_EPOCHS_OF_OTHERS = 40
 
 
 def run(options: TrainClassifier) -> None:
@@ -49,7 +52,7 @@ def run(options: TrainClassifier) -> None:
 
     if options.epochs < 0:
         raise ValueError(f"--epochs must not be negative; got {options.epochs}")
-    dataset = load_dataset(options.data, "train", options.data_dir)
+    dataset = load_dataset(options.data, "train", options.input_shape, options.data_dir)
     height, width, channels = dataset.shape
     config = NoisyClassifierConfig(
         input_shape=(height, width, channels),
@@ -57,7 +60,7 @@ def run(options: TrainClassifier) -> None:
         noise_schedule=options.noise_schedule,
         hidden_dims=options.hidden_dims,
     )
-    epochs = options.epochs or _EPOCHS[options.data]
+    epochs = options.epochs or _EPOCHS.get(options.data, _EPOCHS_OF_OTHERS)
     classifier = train_noisy_classifier(
         dataset,
         config,

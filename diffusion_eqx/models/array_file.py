@@ -89,6 +89,8 @@ def fill(
 ) -> Any:
     """A PyTree of shapes (from `eqx.filter_eval_shape`) with the arrays that `path` held in their places.
 
+    Floating-point arrays keep the precision of the file, whatever that of the shapes.
+
     `rename`: from an array's place, as `named_arrays` calls it, to its name in the file.
 
     **Raises:** `ModelFileError` if an array is lacking, left over, or of another shape or type.
@@ -101,7 +103,8 @@ def fill(
         if name not in arrays:
             raise ModelFileError(f"{path} lacks the array {name} that its configuration asks for")
         found = arrays.pop(name)
-        if found.shape != expected.shape or found.dtype != expected.dtype:
+        both_floating = all(jnp.issubdtype(a.dtype, jnp.floating) for a in (found, expected))
+        if found.shape != expected.shape or not (both_floating or found.dtype == expected.dtype):
             raise ModelFileError(
                 f"{path}: {name} is {found.dtype}{found.shape}; its configuration asks for "
                 f"{expected.dtype}{expected.shape}"

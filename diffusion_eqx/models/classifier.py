@@ -69,6 +69,7 @@ class NoisyClassifier(eqx.Module):
         """Logits of the classes of noisy images.
 
         - `x`: (batch, height, width, channels), noised to the level.
+          They are cast to the precision of the weights, and the logits back.
         - `level`: of shape () for all images, or (batch,) for each.
         - `key`: for dropout, while training.
 
@@ -82,8 +83,8 @@ class NoisyClassifier(eqx.Module):
         size = jnp.sqrt(level.alpha**2 + level.sigma**2)
         timestep = jnp.broadcast_to(self.schedule.timestep_of(level), x.shape[:1])
         embedding = jax.nn.silu(self.time_embedding(timestep))
-        h = self.conv_in(x / over(size, x))
+        h = self.conv_in((x / over(size, x)).astype(self.conv_in.weight.dtype))
         for number, (block, halve) in enumerate(zip(self.blocks, self.halvings, strict=True)):
             block_key = None if key is None else jax.random.fold_in(key, number)
             h = halve(block(h, embedding, key=block_key))
-        return self.out(self.norm(h).reshape(len(h), -1))
+        return self.out(self.norm(h).reshape(len(h), -1)).astype(x.dtype)

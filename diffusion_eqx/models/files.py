@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from diffusion_eqx._values import AbstractValue
@@ -38,7 +39,7 @@ from diffusion_eqx.models.dit import DiTModel
 from diffusion_eqx.models.latent import LDMModel
 from diffusion_eqx.models.score import ScoreDiffusionModel
 from diffusion_eqx.recipes import from_recipe, to_recipe
-from diffusion_eqx.schedules import DiscreteSchedule, linear_betas
+from diffusion_eqx.schedules import AbstractSchedule, DiscreteSchedule, linear_betas
 
 FORMAT = "diffusion_eqx.model"
 FORMAT_VERSION = "1"
@@ -121,7 +122,9 @@ def save_model(
 
 
 def load_model(path: str | Path, parts: Iterable[Any] = ()) -> AbstractDiffusionModel:
-    """Read a model that `save_model` wrote.
+    """Read a model that `save_model` wrote, in the precision in which it was saved.
+
+    Schedules alone have the precision that JAX is set to, as they do when they are built.
 
     - `parts`: what the model has of your own: a module built as the saved one was (its weights are
       replaced by the file's), or a class for a schedule or parameterization whose fields are
@@ -143,7 +146,8 @@ def load_model(path: str | Path, parts: Iterable[Any] = ()) -> AbstractDiffusion
         empty = eqx.tree_at(
             lambda model, place=place: _get(model, place), empty, part, is_leaf=_is_none
         )
-    return fill(empty, arrays, path, rename=_name_in_files)
+    model = fill(empty, arrays, path, rename=_name_in_files)
+    return eqx.tree_at(lambda m: m.denoiser.schedule, model, _as_built(model.schedule))
 
 
 def read_record(path: str | Path) -> Record:
@@ -181,16 +185,29 @@ def _own_parts(model: AbstractDiffusionModel) -> dict[str, Any]:
 
 
 def _same_build(part: Any, expected: Any) -> bool:
-    """Whether two parts differ in nothing but the values of their arrays."""
+    """Whether two parts differ in nothing but the values and the precision of their arrays."""
+
+    def kind(leaf: Any) -> Any:
+        if not hasattr(leaf, "shape"):
+            return leaf
+        # A network in another precision is the same build.
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return leaf.shape, "floating" if floating else str(leaf.dtype)
 
     def build(tree: Any) -> Any:
-        return jax.tree.map(
-            lambda leaf: (leaf.shape, str(leaf.dtype)) if hasattr(leaf, "shape") else leaf, tree
-        )
+        return jax.tree.map(kind, tree)
 
     first, second = build(part), build(expected)
     same_tree = jax.tree.structure(first) == jax.tree.structure(second)
     return same_tree and jax.tree.leaves(first) == jax.tree.leaves(second)
+
+
+def _as_built(schedule: AbstractSchedule) -> AbstractSchedule:
+    def default(leaf: Any) -> Any:
+        floating = eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating)
+        return leaf.astype(jnp.result_type(float)) if floating else leaf
+
+    return jax.tree.map(default, schedule)
 
 
 def _described(part: Any) -> Any:

@@ -11,6 +11,7 @@ from diffusion_eqx.denoiser import Denoiser
 from diffusion_eqx.models.aliases import AbstractAliasedModel
 from diffusion_eqx.models.build import build_autoencoder, build_denoiser
 from diffusion_eqx.nn import AbstractAutoencoder
+from diffusion_eqx.precision import in_precision_of
 
 
 class LDMModel(AbstractAliasedModel):
@@ -73,7 +74,9 @@ class LDMModel(AbstractAliasedModel):
 
         Scale_factor · mean, (batch, *sample_shape).
         """
-        return self.scale_factor * eqx.nn.inference_mode(self.autoencoder).encode(images)
+        autoencoder = eqx.nn.inference_mode(self.autoencoder)
+        latents = in_precision_of(autoencoder, autoencoder.encode, images)
+        return self.scale_factor.astype(latents.dtype) * latents
 
 
 class LatentDecoder(eqx.Module):
@@ -84,4 +87,5 @@ class LatentDecoder(eqx.Module):
 
     def __call__(self, latents: Latents) -> Images:
         """The images, (batch, *input_shape)."""
-        return self.autoencoder.decode(latents / self.scale_factor).clip(-1.0, 1.0)
+        scaled = latents / self.scale_factor.astype(latents.dtype)
+        return in_precision_of(self.autoencoder, self.autoencoder.decode, scaled).clip(-1.0, 1.0)
