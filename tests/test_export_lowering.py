@@ -56,7 +56,8 @@ def test_operations_younger_than_stablehlo_1_0_are_exported(function, platform):
 
 
 def test_attention_in_bfloat16_is_exported():
-    lowered(lambda q: jax.nn.dot_product_attention(q, q, q), HALF)
+    with jax.numpy_dtype_promotion("standard"):  # jax's own attention mixes types.
+        lowered(lambda q: jax.nn.dot_product_attention(q, q, q), HALF)
 
 
 def test_programs_are_of_the_version_that_the_manifest_names():

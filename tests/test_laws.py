@@ -49,7 +49,7 @@ from diffusion_eqx.samplers import (
     find_sampler,
     number,
 )
-from diffusion_eqx.schedules import AbstractSchedule, DiscreteSchedule, VPSchedule
+from diffusion_eqx.schedules import AbstractSchedule, DiscreteSchedule, VPSchedule, over
 from diffusion_eqx.testing import (
     LawBroken,
     check_backbone,
@@ -207,7 +207,7 @@ def test_a_blunted_parameterization_breaks_the_law(fault, law):
 @pytest.mark.parametrize("name", ALL_GRIDS)
 def test_grids_keep_their_laws(name):
     for schedule in ("linear", "zero_snr", "edm", "flow"):
-        check_grid(ALL_GRIDS[name], SCHEDULES[schedule], steps=(1, 2, 3, 10, 64, 1000))
+        check_grid(ALL_GRIDS[name], SCHEDULES[schedule], steps=(1, 2, 3, 10, 40, 64, 1000))
 
 
 def test_grids_keep_them_for_very_many_timesteps():
@@ -294,7 +294,8 @@ MORE = {
     "consistency": (find_sampler("consistency"), None, {"oracle": FlowEnd}),
     "ddim": (DDIMSampler(), 1, {"spread": 0.06}),
     "ddim-karras": (DDIMSampler(grid=KarrasGrid()), 1, {"spread": 0.06}),
-    "ddpm-large": (DDPMSampler(variance="large"), 1, {"spread": 0.06}),
+    # Its first order shows on other levels; see test_convergence.
+    "ddpm-large": (DDPMSampler(variance="large"), None, {"spread": 0.06}),
     "euler-ancestral": (find_sampler("euler-ancestral"), 1, {"spread": 0.06}),
     "2m": (find_sampler("dpm++2m"), 2, {}),
     "2m-sde": (find_sampler("dpm++2m-sde"), 2, {}),
@@ -348,7 +349,8 @@ class Wrong(AbstractSampler):
         )
         beside = s.alpha if s.alpha.ndim == 0 else s.alpha.reshape(-1)[0]
         x = x + jnp.where(self.has("axes") & ~s.clean, 1.0, 0.0) * (s.alpha - beside)
-        stuck = jnp.sqrt(jnp.abs(x - jax.lax.stop_gradient(x)))
+        nothing = jnp.abs(x - jax.lax.stop_gradient(x))
+        stuck = jnp.sqrt(jnp.where(self.has("slope"), nothing, 1.0))
         x = jnp.where(self.has("slope"), x + stuck, x)
         if self.kind == "export":
             x = x + 0.0 * jnp.linalg.inv(jnp.eye(2) + 0.0 * x.sum())[0, 0]
@@ -412,7 +414,7 @@ class Compiling(DDIMSampler):
 
 
 def test_a_number_that_compiles_breaks_the_law():
-    with pytest.raises(LawBroken, match=r"no number costs|no number 'scale'"):
+    with pytest.raises(LawBroken, match=r"no number costs a new compile: scale may be an input"):
         check_sampler(Compiling())
 
 
@@ -475,10 +477,13 @@ class Bent(AbstractGuidance):
             x0 = jnp.where(over(inside, x), found.x0, plain.x0)
             x0 = x0 + jnp.where(self.has("spare"), 0.0, 0.1) * self.spare
             x0 = x0 + jnp.where(self.has("neutral"), 1e-3, 0.0)
-            x0 = x0 + jnp.where(self.has("apart"), 0.1, 0.0) * (x0 - x0.mean(axis=0, keepdims=True))
+            # At its neutral value and outside of its interval this is not seen.
+            some = over(jnp.where(inside, self.guidance_scale - 1.0, 0.0), x)
+            mixed = x0 - x0.mean(axis=0, keepdims=True)
+            x0 = x0 + jnp.where(self.has("apart"), 0.1 * some, 0.0) * mixed
             x0 = x0 / over(jnp.where(self.has("finite") & (level.alpha == 0.0), 0.0, 1.0), x)
             bent = found.with_x0(x, level, x0)
-            return Prediction(x0 + jnp.where(self.has("pair"), 0.1, 0.0), bent.eps)
+            return Prediction(x0 + jnp.where(self.has("pair"), 0.1 * some, 0.0), bent.eps)
 
         everywhere = jnp.ones_like(level.time, bool)
         if self.kind == "branch" and self.interval is not None:

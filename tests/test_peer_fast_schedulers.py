@@ -198,7 +198,8 @@ class TestEverySchedule:
             theirs = run_peer(made, network, NOISE, steps)
             grid = times_of(made, steps, end=1.0 / 1000)
             ours = run_ours(denoiser, DEISSampler(order=order, grid=grid), NOISE, steps, KEY)
-            assert_equal(ours, theirs)
+            # Its polynomials of ratios of levels magnify what both round in other places.
+            assert_equal(ours, theirs, 1e-4)
 
 
 @pytest.mark.parametrize("schedule_type", SCHEDULES)

@@ -519,7 +519,8 @@ def test_timestep_grids_stop_at_their_papers_timesteps():
 
 def test_a_log_snr_grid_is_even_in_log_snr():
     level = stops(LogSNRGrid(), SCHEDULES["vp"], 12)
-    np.testing.assert_allclose(np.diff(level.log_snr[:-1]), np.diff(level.log_snr[:2]), rtol=1e-3)
+    rises = np.diff(level.log_snr[:-1])
+    np.testing.assert_allclose(rises, np.full(len(rises), rises[0]), rtol=1e-3)
     np.testing.assert_allclose(level.time[jnp.asarray([0, 11, 12])], [1.0, 1e-3, 0.0], atol=1e-6)
 
 

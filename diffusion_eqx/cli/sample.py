@@ -70,7 +70,8 @@ def run(options: Sample, numbers: dict[str, float]) -> None:
     from diffusion_eqx.models import load_model
     from diffusion_eqx.samplers import BrownianNoise, use_all_cores
 
-    use_all_cores()
+    # Whoever calls this from Python may have computed something before.
+    use_all_cores(required=False)
     model = load_model(options.model)
     guidance, classes = _guidance(options, model, numbers)
     drawing: dict[str, Any] = {

@@ -42,8 +42,8 @@ class Train:
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FOLDER")]
     """The folder of the run, e.g. run."""
     data: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER")] = "fashion-mnist"
-    """What to train on: fashion-mnist, digits, emoji, or a folder of pictures, in which folders are classes.
-    Pictures are read at the size and in the channels of --model.input-shape."""
+    """What to train on: fashion-mnist, digits, emoji, or a folder of pictures. Folders in it are classes;
+    pictures are read at the size and in the channels of --model.input-shape."""
     data_dir: Path | None = None
     """Where the data set's files are, if not where its package puts them."""
     # Without subcommands, so that the fields of the default's backbone are options as all others.
@@ -70,7 +70,7 @@ def run(options: Train) -> None:
 
     from diffusion_eqx.samplers import use_all_cores
 
-    use_all_cores(options.cpu_devices or None)
+    use_all_cores(options.cpu_devices or None, required=options.cpu_devices > 0)
 
     from diffusion_eqx.cli.data import load_dataset
     from diffusion_eqx.models import DDIMModel

@@ -71,17 +71,18 @@ def _parts(
     )(arrays, split)
 
 
-def use_all_cores(cores: int | None = None) -> int:
+def use_all_cores(cores: int | None = None, *, required: bool = True) -> int:
     """Let jax see the CPU as several devices, over which drawing and training then divide each batch.
 
     XLA runs much of a program on one core; divided, it uses them all. To be called before jax's
     first computation. Accelerators are not affected.
 
     - `cores`: how many, by default as many as this process may use.
+    - `required`: False leaves the devices as they are if jax has found them already.
 
-    Returns their number.
+    Returns the number of CPU devices.
 
-    **Raises:** `RuntimeError` if jax has found its devices already.
+    **Raises:** `RuntimeError` if jax has found its devices already, unless `required` is False.
     """
     if cores is None:
         found = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
@@ -89,6 +90,8 @@ def use_all_cores(cores: int | None = None) -> int:
     try:
         jax.config.update("jax_num_cpu_devices", cores)
     except RuntimeError as error:
+        if not required:
+            return len(jax.devices("cpu"))
         raise RuntimeError(
             "use_all_cores must be called before jax's first computation; call it right after the imports"
         ) from error

@@ -22,7 +22,6 @@ from diffusion_eqx.samplers.diffrax_terms import (
     silent_terms,
 )
 from diffusion_eqx.samplers.grid import AbstractGrid, LogSNRGrid
-from diffusion_eqx.samplers.sources import IndependentNoise
 from diffusion_eqx.samplers.state import State
 from diffusion_eqx.samplers.temperature import temperature
 from diffusion_eqx.schedules import NoiseLevel, over
@@ -157,8 +156,7 @@ class DiffraxSDESampler(AbstractDiffraxSampler):
         def area(begin: Number, end: Number) -> Batch:
             return jnp.sqrt((end - begin) / 12.0) * state.second_draw()
 
-        known = isinstance(self.noise, IndependentNoise)
-        path = StepPath(increment=increment, area=area if known else None)
+        path = StepPath(increment=increment, area=None if self.noise.follows_a_path else area)
         return reverse_terms(denoise, path, self.temperature)
 
 

@@ -1,6 +1,7 @@
 """Where the noise of a stochastic step comes from: drawn afresh, or read off one Brownian path."""
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -15,7 +16,13 @@ from diffusion_eqx.schedules import GREATEST_LOG_SNR, LEAST_LOG_SNR, NoiseLevel,
 
 
 class AbstractNoise(AbstractValue):
-    """Gives each stochastic step its standard normal noise; a source of your own defines just the call."""
+    """Gives each stochastic step its standard normal noise; a source of your own defines just the call.
+
+    `follows_a_path`: whether the noises of all steps are increments of one path, so that nothing is known of
+    the path between them. Solvers that ask for a Lévy area refuse such a source.
+    """
+
+    follows_a_path: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, state: State, t: NoiseLevel, s: NoiseLevel) -> Batch:
@@ -40,6 +47,8 @@ class BrownianNoise(AbstractNoise):
     """
 
     depth: int = eqx.field(static=True, default=18)
+
+    follows_a_path: ClassVar[bool] = True
 
     def __call__(self, state: State, t: NoiseLevel, s: NoiseLevel) -> Batch:
         """The increment between the two levels."""

@@ -37,6 +37,12 @@ def check_parameterization(
     found = _measured(parameterization, schedule, times)
     for name, values in found["each"]._asdict().items():
         values = np.asarray(values)
+        demand(
+            "coefficients have the shape of the level",
+            values.shape == times.shape and np.shape(getattr(found["one"], name)) == (),
+            f"{values.shape} and {np.shape(getattr(found['one'], name))} for {name}",
+            f"{times.shape} and ()",
+        )
         bad = ~np.isfinite(values) | ((name == "c_out") & (values == 0.0))
         where = float(times[np.argmax(bad)])
         demand(
@@ -45,12 +51,6 @@ def check_parameterization(
             f"{name} = {values[np.argmax(bad)]} at t = {where:.6g}",
             "a finite number, and c_out other than 0",
             "Where nothing of the signal is left, predict x0 or v; Denoiser refuses other pairs",
-        )
-        demand(
-            "coefficients have the shape of the level",
-            values.shape == times.shape and np.shape(getattr(found["one"], name)) == (),
-            f"{values.shape} and {np.shape(getattr(found['one'], name))} for {name}",
-            f"{times.shape} and ()",
         )
     for what in ("x0", "eps"):
         off, allowed = (np.asarray(found[what][part], np.float64) for part in ("off", "allowed"))
@@ -92,7 +92,7 @@ def _measured(
     x0 = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (len(times), 4)), times.dtype)
     eps = jnp.asarray(np.random.default_rng(1).standard_normal((len(times), 4)), times.dtype)
     x = level.noised(x0, eps)
-    column = jax.tree.map(lambda c: c[:, None], each)
+    column = jax.tree.map(lambda c: jnp.broadcast_to(c, times.shape)[:, None], each)
     output = (x0 - column.c_skip * x) / column.c_out
 
     def clean(output: Array) -> Array:

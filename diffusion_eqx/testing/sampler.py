@@ -83,7 +83,8 @@ def check_sampler(
     - A deterministic sampler does not look at the keys; a stochastic one does.
     - It calls the denoiser as often as `evaluations` says.
     - Every number of steps, each declared number and `first` cost no new compile.
-    - Its derivatives by noise and numbers are finite, and equal differences.
+    - Its derivatives by noise and numbers are finite, and equal differences. This is not asked of samplers
+      that choose their levels, through which no gradient flows.
     - A step can be exported: it has no custom call, which no native program could run.
 
     A stochastic sampler is to draw through `self.noise`; what it draws beyond that is judged by
@@ -93,6 +94,7 @@ def check_sampler(
     **Raises:** `LawBroken`, which names the law, what was found and what is owed.
     """
     usable = _usable(sampler, steps)
+    _numbers_are_inputs(sampler)
     _each_image(sampler, oracle)
     if sampler.chooses_levels:
         _counted_moments(sampler, oracle, _MOST, 1000, spread)
@@ -102,6 +104,14 @@ def check_sampler(
         _order(sampler, order, usable)
     _derivatives(sampler, oracle)
     _lowers(sampler, oracle)
+
+
+def _numbers_are_inputs(sampler: AbstractSampler) -> None:
+    for name, number in numbers(sampler).items():
+        try:
+            with_numbers(sampler, {name: number.default})
+        except TypeError as error:
+            broken_by(f"no number costs a new compile: {name} may be an input", error, "no error")
 
 
 def _usable(sampler: AbstractSampler, steps: Sequence[int]) -> list[int]:
@@ -123,10 +133,10 @@ def solve(
     denoiser: AbstractDenoiser,
     noise: Batch,
     keys: BatchKeys,
-    steps: Int[Array, ""] | Int[Array, " batch"],
+    steps: int | Int[Array, ""] | Int[Array, " batch"],
     cond: Cond = None,
 ) -> Batch:
-    """Sample from noise with numbers of steps that are known at run time only, perhaps one for each
+    """Sample from noise with numbers of steps that may be known at run time only, perhaps one for each
     example.
 
     Examples that have taken their steps wait for the others.
@@ -134,7 +144,7 @@ def solve(
     denoise = Bound(denoiser, cond)
     walk = Walk.of(sampler.grid, denoiser.schedule, steps)
     state = begin_from_noise(sampler, denoise, walk, noise, keys=keys)
-    if steps.ndim == 0:
+    if isinstance(steps, int) or steps.ndim == 0:
 
         def body(_: Any, state: State) -> State:
             return sampler.advance(denoise, walk, state)
@@ -518,32 +528,29 @@ def _slopes(
     place: Array,
     stride: Array,
 ) -> tuple[Array, Array, Array]:
-    """The derivative of samples by a number and by their noise, and the difference quotient by the
-    number.
+    """The derivative of a sum over samples by a number and by their noise, and the difference quotient by
+    the number. Derivatives are taken backwards, as those of a loss.
     """
     keys = image_keys(jax.random.key(4), 2)
     noise = draw(keys, 0, _SHAPE)
-    steps = jnp.asarray(_MOST if sampler.chooses_levels else 6, jnp.int32)
+    weights = draw(keys, 1, _SHAPE)
 
-    def samples(value: Array, scale: Array) -> Batch:
+    def summed(value: Array, scale: Array) -> Array:
         made = sampler if name is None else with_numbers(sampler, {name: value})
-        return solve(made, denoiser, scale * noise, keys, steps)
+        return jnp.sum(weights * solve(made, denoiser, scale * noise, keys, 6))
 
-    # One program for all: the tangents by the number and by the noise, and two places beside.
-    one, zero = jnp.ones_like(place), jnp.zeros_like(place)
-    places = jnp.stack([place, place, place + stride, place + 2.0 * stride])
-    by_number, by_noise = jnp.stack([one, zero, zero, zero]), jnp.stack([zero, one, zero, zero])
-
-    def moved(value: Array, number: Array, scale: Array) -> tuple[Batch, Batch]:
-        return jax.jvp(samples, (value, one), (number, scale))
-
-    near, slopes = jax.vmap(moved)(places, by_number, by_noise)
-    quotient = (-3.0 * near[0] + 4.0 * near[2] - near[3]) / (2.0 * stride)
-    return slopes[0], slopes[1], quotient
+    # One program for all: the place itself, and two beside.
+    places = jnp.stack([place, place + stride, place + 2.0 * stride])
+    near, (by_number, by_noise) = jax.vmap(
+        lambda value: jax.value_and_grad(summed, (0, 1))(value, jnp.ones_like(value))
+    )(places)
+    quotient = (-3.0 * near[0] + 4.0 * near[1] - near[2]) / (2.0 * stride)
+    return by_number[0], by_noise[0], quotient
 
 
 def _derivatives(sampler: AbstractSampler, oracle: Oracle) -> None:
-    if not _has(sampler, 6) and not sampler.chooses_levels:
+    # No gradient flows backwards through a loop that chooses how long it runs.
+    if sampler.chooses_levels or not _has(sampler, 6):
         return
     denoiser, made = _image_problem(oracle), as_arrays(sampler)
     for name, number in list(numbers(sampler).items()) or [(None, None)]:
@@ -569,7 +576,7 @@ def _derivatives(sampler: AbstractSampler, oracle: Oracle) -> None:
             "Keep square roots away from 0: schedules.safe_sqrt",
         )
         if name is not None:
-            off = float(np.abs(found - quotient).max() / (1.0 + np.abs(quotient).max()))
+            off = float(np.abs(found - quotient) / (1.0 + np.abs(quotient)))
             demand(
                 f"the derivative by {name} is that of differences",
                 off <= 2e-2,

@@ -43,7 +43,7 @@ def lower(
     function: Callable[..., Sequence[jax.Array]],
     arguments: Sequence[jax.ShapeDtypeStruct],
     *,
-    donated: Sequence[int],
+    donated: Sequence[int] = (),
     platform: str,
 ) -> Lowered:
     """Lower `function`, from flat arrays to flat arrays, for one platform.
