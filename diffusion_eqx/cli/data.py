@@ -32,7 +32,7 @@ def load_dataset(
         return _PACKAGED[name]()
     if not Path(name).is_dir():
         raise ValueError(
-            f"unknown data set {name!r}; choose fashion-mnist, {', '.join(_PACKAGED)} or a folder of pictures"
+            f"unknown data set {name!r}; choose fashion-mnist, {', '.join(_PACKAGED)} or a picture folder"
         )
     height, width, channels = shape
     # ImageFolder itself refuses other numbers of channels.

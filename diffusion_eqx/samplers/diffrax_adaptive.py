@@ -68,8 +68,8 @@ class DiffraxAdaptiveSampler(AbstractSampler):
     - `path`: with one, the reverse SDE along that Brownian path is solved in place of the ODE. Its
       steps need to be far shorter for the same tolerance.
 
-    Cost: the solver's stages for each attempt. No gradient flows through its loop, whose length is not known
-    beforehand; `DiffraxSampler` has one.
+    Cost: the solver's stages for each attempt. No gradient flows through its loop, whose length is not
+    known beforehand; `DiffraxODESampler` and `DiffraxSDESampler` have one.
     """
 
     solver: diffrax.AbstractAdaptiveSolver = diffrax.Tsit5()

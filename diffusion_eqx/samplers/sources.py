@@ -18,8 +18,8 @@ from diffusion_eqx.schedules import GREATEST_LOG_SNR, LEAST_LOG_SNR, NoiseLevel,
 class AbstractNoise(AbstractValue):
     """Gives each stochastic step its standard normal noise; a source of your own defines just the call.
 
-    `follows_a_path`: whether the noises of all steps are increments of one path, so that nothing is known of
-    the path between them. Solvers that ask for a Lévy area refuse such a source.
+    `follows_a_path`: whether the noises of all steps are increments of one path, so that nothing is known
+    of the path between them. Solvers that ask for a Lévy area refuse such a source.
     """
 
     follows_a_path: ClassVar[bool] = False

@@ -1,0 +1,55 @@
+"""The command line trains on packaged data sets and on folders of pictures."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusion_eqx.cli import main
+from diffusion_eqx.models import load_model, read_record
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two classes of three pictures, of two sizes."""
+    folder = tmp_path / "pictures"
+    for number, name in enumerate(["cats", "dogs"]):
+        (folder / name).mkdir(parents=True)
+        for i in range(3):
+            side = 9 + 4 * i
+            pixels = np.random.default_rng(10 * number + i).integers(
+                0, 255, (side, 12, 3), np.uint8
+            )
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    return folder
+
+
+SMALL = [
+    *("--model.input-shape", "8", "8", "3", "--model.backbone.in-channels", "3"),
+    *("--model.backbone.out-channels", "3", "--model.backbone.num-classes", "2"),
+    *("--model.backbone.hidden-dims", "8", "--model.backbone.attention-resolutions", "8"),
+    *("--training.steps", "2", "--training.batch-size", "2", "--training.log-every", "1"),
+    *("--training.preview-every", "0"),
+]
+
+
+@pytest.mark.slow
+def test_a_folder_of_pictures_is_trained_on(pictures, tmp_path):
+    main(["train", "-o", str(tmp_path / "run"), "--data", str(pictures), *SMALL])
+    path = tmp_path / "run" / "model.safetensors"
+    assert load_model(path).config.input_shape == (8, 8, 3)
+    assert read_record(path).class_names == ("cats", "dogs")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "catz"], "unknown data set 'catz'; choose fashion-mnist"),
+        (["--data", "emoji", "--data-dir", "."], "neither another folder nor a test split"),
+    ],
+)
+def test_other_data_are_refused(arguments, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["train", "-o", str(tmp_path / "run"), *arguments])
+    assert exit.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
