@@ -40,10 +40,10 @@ demo: $(STAMPS)/runtime $(STAMPS)/data $(BIN)/diffusion-sampler ## train on real
 test: lint test-native test-python ## run all checks and tests but the long ones
 
 test-long: PYTEST_FLAGS = -m long
-test-long: test-python ## run the tests that train for minutes (a quarter of an hour)
+test-long: test-python ## run the tests that train for minutes or compile much (three quarters of an hour)
 
 test-all: PYTEST_FLAGS = -m ''
-test-all: test ## run all checks and tests, those that train for minutes too (half an hour)
+test-all: test ## run all checks and tests, the long ones too (an hour)
 
 # A second Python, if this machine has a newer one: its tests run with the newest jax that its lock file allows.
 NEWER ?= $(shell for p in python3.13 python3.12 $(wildcard $(HOME)/.pyenv/versions/3.1[23]*/bin/python3); do \
