@@ -29,7 +29,7 @@ CPP_SOURCES = $(shell find cpp_runner -not -path '*/build/*' \( -name '*.cc' -o 
 PATH_WITH_TOOLS = PATH="$(abspath $(BIN)):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-all test-newer test-python test-native lint format tidy native docs docs-figures bench lock clean distclean
+.PHONY: help demo test test-long test-examples test-all test-newer test-python test-native lint format tidy native docs docs-figures bench lock clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -41,6 +41,9 @@ test: lint test-native test-python ## run all checks and tests but the long ones
 
 test-long: PYTEST_FLAGS = -m long
 test-long: test-python ## run the tests that train for minutes or compile much (three quarters of an hour)
+
+test-examples: PYTEST_FLAGS = -m example
+test-examples: test-python ## run the examples and benchmarks in their reduced settings, and judge their figures
 
 test-all: PYTEST_FLAGS = -m ''
 test-all: test ## run all checks and tests, the long ones too (an hour)
@@ -57,9 +60,9 @@ test-newer: $(STAMPS)/data ## run the Python tests by a newer Python, if there i
 	else set -e; test -d $(NEWER_VENV) || $(NEWER) -m venv $(NEWER_VENV); \
 		$(NEWER_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
 			-c .setup/constraints-py312.txt -e '.[dev]'; \
-		$(NEWER_VENV)/bin/python -m pytest -n 2 --dist worksteal -m 'not long and not native and not peer'; fi
+		$(NEWER_VENV)/bin/python -m pytest -n 2 --dist worksteal -m 'not long and not example and not native and not peer'; fi
 
-PYTEST_FLAGS ?= -m 'not long'
+PYTEST_FLAGS ?= -m 'not long and not example'
 
 test-python: $(STAMPS)/dev $(STAMPS)/data $(BIN)/diffusion-sampler $(STAMPS)/asan ## run the Python tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_FLAGS)

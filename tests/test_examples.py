@@ -65,7 +65,7 @@ def digits_model(tmp_path_factory, worker_id):
     return path
 
 
-@pytest.mark.long
+@pytest.mark.example
 def test_classifier_guidance(tmp_path):
     printed, results = run("classifier_guidance", tmp_path)
     by_scale = {float(scale): share for scale, share in results["accuracy by scale"].items()}
@@ -89,7 +89,7 @@ def test_custom_schedule(tmp_path):
         assert picture.width > 3 * picture.height
 
 
-@pytest.mark.long
+@pytest.mark.example
 def test_own_backbone(tmp_path):
     """Points drawn through a user's network lie on the ring that was asked for."""
     _, results = run("own_backbone", tmp_path)
@@ -99,7 +99,7 @@ def test_own_backbone(tmp_path):
     looks_like_pictures(tmp_path, "own_backbone")
 
 
-@pytest.mark.long
+@pytest.mark.example
 def test_colour_images(tmp_path):
     """After a reduced training, colours are much nearer to real ones than noise is."""
     _, results = run("colour_images", tmp_path)
@@ -107,7 +107,7 @@ def test_colour_images(tmp_path):
     looks_like_pictures(tmp_path, "forward", "drawn", "progressive")
 
 
-@pytest.mark.long
+@pytest.mark.example
 def test_score_model(tmp_path):
     """The reverse SDE and the probability-flow ODE, by four methods, give the class asked for."""
     _, results = run("score_model", tmp_path)
@@ -116,7 +116,7 @@ def test_score_model(tmp_path):
     looks_like_pictures(tmp_path, "score_model", "trajectory")
 
 
-@pytest.mark.long
+@pytest.mark.example
 def test_dit(tmp_path):
     """Guidance makes a transformer's images surer of their class, and more alike."""
     _, results = run("dit", tmp_path)
@@ -126,7 +126,7 @@ def test_dit(tmp_path):
     looks_like_pictures(tmp_path, "dit")
 
 
-@pytest.mark.long
+@pytest.mark.example
 def test_sampling(digits_model, tmp_path):
     _, results = run("sampling", tmp_path, "--model", digits_model, "--judged", 50)
     assert results["DDIM, 50 steps"]["accuracy"] > 0.9
@@ -136,7 +136,7 @@ def test_sampling(digits_model, tmp_path):
         assert animation.n_frames == 11
 
 
-@pytest.mark.long
+@pytest.mark.example
 def test_editing(digits_model, tmp_path):
     options = ("--count", 4, "--steps", 20, "--judged", 50, "--coarse-steps", 200)
     _, results = run("editing", tmp_path, "--model", digits_model, *options)
@@ -153,7 +153,7 @@ def test_editing(digits_model, tmp_path):
     looks_like_pictures(tmp_path, "interpolation", "sdedit", "inpainting", "editing", "multiscale")
 
 
-@pytest.mark.long
+@pytest.mark.example
 def test_inverse_problems(digits_model, tmp_path):
     options = ("--count", 8, "--steps", 20)
     _, results = run("inverse_problems", tmp_path, "--model", digits_model, *options)
@@ -174,7 +174,7 @@ def test_inverse_problems(digits_model, tmp_path):
     looks_like_pictures(tmp_path, "inpainting", "deblurring", "2x_super-resolution")
 
 
-@pytest.mark.long
+@pytest.mark.example
 def test_distillation(digits_model, tmp_path):
     """Students of at most four steps reach nine tenths of their teacher's accuracy at fifty."""
     options = ("--judged", 100, "--stage-steps", 60)
@@ -188,7 +188,7 @@ def test_distillation(digits_model, tmp_path):
     looks_like_pictures(tmp_path, "distillation")
 
 
-@pytest.mark.long
+@pytest.mark.example
 def test_latent_diffusion(tmp_path):
     """Both stages run, and samples are of their class."""
     _, results = run("latent_diffusion", tmp_path)
@@ -198,7 +198,7 @@ def test_latent_diffusion(tmp_path):
     looks_like_pictures(tmp_path, "latent")
 
 
-@pytest.mark.long
+@pytest.mark.example
 @pytest.mark.native
 def test_demo(tmp_path):
     """Python and the native program draw the same images, of a model that has learnt a little."""
@@ -212,7 +212,7 @@ def test_demo(tmp_path):
     looks_like_pictures(tmp_path, "training", "python", "native", "strip")
 
 
-@pytest.mark.long
+@pytest.mark.example
 def test_nothing_heavy_is_imported_with_the_library(tmp_path):
     printed, results = benchmark("import_time", tmp_path, "--rounds", 1)
     assert "goal" in printed
@@ -223,7 +223,7 @@ def test_nothing_heavy_is_imported_with_the_library(tmp_path):
     assert results["… and dx.load_model"]["unwanted"] == []
 
 
-@pytest.mark.long
+@pytest.mark.example
 @pytest.mark.peer
 def test_sampling_can_be_compared_with_diffusers(tmp_path):
     """Both draw with one network of the same weights; how fast they are is seen by running it in full."""
@@ -236,7 +236,7 @@ def test_sampling_can_be_compared_with_diffusers(tmp_path):
     assert results["overhead"].keys() == {"ddim", "unipc"}
 
 
-@pytest.mark.long
+@pytest.mark.example
 def test_every_sampler_can_be_judged_on_digits(tmp_path):
     options = ("--training-steps", 60, "--only", "ddim", "unipc", "sde:Euler")
     _, results = benchmark("digits_samplers", tmp_path, *options)
@@ -244,7 +244,7 @@ def test_every_sampler_can_be_judged_on_digits(tmp_path):
     assert len(results) == 1 + 3 * 3
 
 
-@pytest.mark.long
+@pytest.mark.example
 def test_a_family_can_be_trained_and_judged(tmp_path):
     options = ("--effort", 0.02, "--only", "U-Net, DDPM with v")
     _, results = benchmark("families", tmp_path, *options)

@@ -479,7 +479,7 @@ class Bent(AbstractGuidance):
             x0 = x0 + jnp.where(self.has("neutral"), 1e-3, 0.0)
             # At its neutral value and outside of its interval this is not seen.
             some = over(jnp.where(inside, self.guidance_scale - 1.0, 0.0), x)
-            mixed = x0 - x0.mean(axis=0, keepdims=True)
+            mixed = plain.x0 - plain.x0.mean(axis=0, keepdims=True)
             x0 = x0 + jnp.where(self.has("apart"), 0.1 * some, 0.0) * mixed
             x0 = x0 / over(jnp.where(self.has("finite") & (level.alpha == 0.0), 0.0, 1.0), x)
             bent = found.with_x0(x, level, x0)
