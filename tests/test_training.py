@@ -441,9 +441,15 @@ def test_command_line_trains_shows_and_samples(tmp_path, capsys):
     for arguments, message in (
         (("sample", model, "-o", tmp_path / "a.jpg"), "must end in .png, .npy or .gif"),
         (("sample", model, "-o", tmp_path / "a.png", "--sampler", "no"), "unknown sampler"),
-        (("sample", model, "-o", tmp_path / "a.png", "--guidance", "auto"), "and --weak-model need each other"),
+        (
+            ("sample", model, "-o", tmp_path / "a.png", "--guidance", "auto"),
+            "and --weak-model need each other",
+        ),
         (("sample", model, "-o", tmp_path / "a.png", "--labels", 11), "labels lie in 0 … 9"),
-        (("sample", model, "-o", tmp_path / "a.png", "--steps", 0), "steps must be a whole number, at least 1"),
+        (
+            ("sample", model, "-o", tmp_path / "a.png", "--steps", 0),
+            "steps must be a whole number, at least 1",
+        ),
         (("sample", tmp_path / "no", "-o", tmp_path / "a.png"), "there is no model file"),
         (("train", "-o", tmp_path / "m.safetensors"), "--out is the folder of the run"),
     ):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, cast
 
-from diffusion_eqx.data import Dataset, ImageFolder, digits, emoji, fashion_mnist
+from diffusion_eqx.data import ImageFolder, ImagesInMemory, digits, emoji, fashion_mnist
 
 _PACKAGED = {"digits": digits, "emoji": emoji}
 
@@ -13,7 +13,7 @@ def load_dataset(
     split: Literal["train", "test"],
     shape: tuple[int, ...],
     folder: Path | None = None,
-) -> Dataset:
+) -> ImagesInMemory:
     """The data set of that name, or the pictures of that folder.
 
     - `shape`: (height, width, channels) at which a folder's pictures are read.
