@@ -63,7 +63,8 @@ def main() -> None:
     plot_training(options.out / "log.jsonl", options.out / "training.png")
 
     console.rule("2. export")
-    export = ["sampler", model, "-o", artifact, "--guidance", GUIDANCE]
+    guided = ["--guidance", "cfg", "--guidance-scale", GUIDANCE]
+    export = ["sampler", model, "-o", artifact, *guided]
     seconds["export"] = timed(lambda: program("diffusion-eqx-export", *export))
 
     console.rule("3. sampling in Python")
