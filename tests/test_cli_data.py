@@ -44,6 +44,7 @@ def test_a_folder_of_pictures_is_trained_on(pictures, tmp_path):
     ("arguments", "message"),
     [
         (["--data", "catz"], "unknown data set 'catz'; choose fashion-mnist"),
+        (["--data", "catz", "--data-dir", "."], "unknown data set 'catz'; choose fashion-mnist"),
         (["--data", "emoji", "--data-dir", "."], "neither another folder nor a test split"),
     ],
 )

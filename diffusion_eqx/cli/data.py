@@ -24,16 +24,17 @@ def load_dataset(
     """
     if name == "fashion-mnist":
         return fashion_mnist(split, folder)
+    packaged = _PACKAGED.get(name)
+    if packaged is None and not Path(name).is_dir():
+        raise ValueError(
+            f"unknown data set {name!r}; choose fashion-mnist, {', '.join(_PACKAGED)} or a picture folder"
+        )
     if folder is not None or split != "train":
         raise ValueError(
             f"{name} is read from where it is: it has neither another folder nor a test split"
         )
-    if name in _PACKAGED:
-        return _PACKAGED[name]()
-    if not Path(name).is_dir():
-        raise ValueError(
-            f"unknown data set {name!r}; choose fashion-mnist, {', '.join(_PACKAGED)} or a picture folder"
-        )
+    if packaged is not None:
+        return packaged()
     height, width, channels = shape
     # ImageFolder itself refuses other numbers of channels.
     return ImageFolder(name, size=(height, width), channels=cast(Literal[1, 3], channels))
