@@ -421,6 +421,19 @@ def test_a_number_that_compiles_breaks_the_law():
 # Guidance.
 
 
+class CompilingGuidance(ClassifierFreeGuidance):
+    spare: float = eqx.field(
+        default=1.0,
+        static=True,
+        metadata={"number": number(1.0, minimum=0.5, maximum=2.0, about="").metadata["number"]},
+    )
+
+
+def test_a_number_of_guidance_that_compiles_breaks_the_law():
+    with pytest.raises(LawBroken, match=r"no number costs a new compile: spare may be an input"):
+        check_guidance(CompilingGuidance())
+
+
 def _classifier(x, level):
     return jnp.stack([x.reshape(len(x), -1)[:, i] * (1.0 + level.alpha) for i in range(3)], axis=1)
 

@@ -30,7 +30,7 @@ from diffusion_eqx.schedules import (
     VESchedule,
     VPSchedule,
 )
-from diffusion_eqx.testing.compiles import count_compiles
+from diffusion_eqx.testing.compiles import count_compiles, demand_inputs
 from diffusion_eqx.testing.law import broken_by, demand
 from diffusion_eqx.testing.sampler import custom_calls
 
@@ -68,6 +68,7 @@ def check_guidance(
 
     **Raises:** `LawBroken`, which names the law, what was found and what is owed.
     """
+    demand_inputs(guidance)
     given = _cond(guidance, shape) if cond is None else cond
     rng = np.random.default_rng(1)
     x = jnp.asarray(rng.standard_normal((2, *shape)), float)

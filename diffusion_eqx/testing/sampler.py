@@ -37,7 +37,7 @@ from diffusion_eqx.schedules import (
     over,
 )
 from diffusion_eqx.testing.any_schedule import AnySchedule
-from diffusion_eqx.testing.compiles import count_compiles
+from diffusion_eqx.testing.compiles import count_compiles, demand_inputs
 from diffusion_eqx.testing.law import broken_by, demand
 from diffusion_eqx.testing.problems import exact_flow, three_gaussians
 
@@ -94,7 +94,7 @@ def check_sampler(
     **Raises:** `LawBroken`, which names the law, what was found and what is owed.
     """
     usable = _usable(sampler, steps)
-    _numbers_are_inputs(sampler)
+    demand_inputs(sampler)
     _each_image(sampler, oracle)
     if sampler.chooses_levels:
         _counted_moments(sampler, oracle, _MOST, 1000, spread)
@@ -104,14 +104,6 @@ def check_sampler(
         _order(sampler, order, usable)
     _derivatives(sampler, oracle)
     _lowers(sampler, oracle)
-
-
-def _numbers_are_inputs(sampler: AbstractSampler) -> None:
-    for name, number in numbers(sampler).items():
-        try:
-            with_numbers(sampler, {name: number.default})
-        except TypeError as error:
-            broken_by(f"no number costs a new compile: {name} may be an input", error, "no error")
 
 
 def _usable(sampler: AbstractSampler, steps: Sequence[int]) -> list[int]:
