@@ -54,3 +54,14 @@ def small_config():
         prediction_type="v_prediction",
         num_inference_steps=10,
     )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_of_one_module():
+    """Compiled programs go when their module's tests have run.
+
+    Each program holds a few memory mappings, and a process that wants more than 65,530 dies on Linux
+    without a word. A worker that ran the long tests came to that after half an hour.
+    """
+    yield
+    jax.clear_caches()
