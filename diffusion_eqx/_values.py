@@ -85,7 +85,7 @@ def numbers(value: Any) -> dict[str, Number]:
     **Raises:** `ValueError` if two of them have one name.
     """
     found: dict[str, Number] = {}
-    for path, declared, held in _declared(value):
+    for path, declared, held in declared_numbers(value):
         name = path[-1]
         if name in found:
             raise ValueError(
@@ -101,20 +101,20 @@ def with_numbers(value: ValueT, chosen: dict[str, Any]) -> ValueT:
 
     **Raises:** `ValueError` for a name that it does not have, or a known number out of its range.
     """
-    places = {path[-1]: path for path, _, _ in _declared(value)}
+    places = {path[-1]: path for path, _, _ in declared_numbers(value)}
     for name, new in chosen.items():
         if name not in places:
             known = ", ".join(places) or "none"
             raise ValueError(f"there is no number {name!r} here; the numbers are: {known}")
         path = places[name]
-        value = eqx.tree_at(lambda tree, path=path: _get(tree, path), value, as_real(new))
+        value = eqx.tree_at(lambda tree, path=path: held_at(tree, path), value, as_real(new))
     check_numbers(value)
     return value
 
 
 def check_numbers(value: Any) -> None:
     """**Raises:** `ValueError` if a declared number is known and out of its range."""
-    for path, declared, held in _declared(value):
+    for path, declared, held in declared_numbers(value):
         known = isinstance(held, int | float)
         if known and not (math.isfinite(held) and declared.minimum <= held <= declared.maximum):
             raise ValueError(
@@ -150,10 +150,10 @@ def _is_foreign(node: Any) -> bool:
     return isinstance(node, eqx.Module) and not isinstance(node, AbstractValue)
 
 
-def _declared(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[Any, Number, Any]]:
-    """(path, declaration, value) of each declared number, outer ones first."""
+def declared_numbers(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[Any, Number, Any]]:
+    """(path, declaration, value) of each declared number of a part and those within, outer ones first."""
     if isinstance(value, tuple | list):
-        return [row for i, part in enumerate(value) for row in _declared(part, (*path, i))]
+        return [row for i, part in enumerate(value) for row in declared_numbers(part, (*path, i))]
     if not isinstance(value, AbstractValue):
         return []
     rows = []
@@ -161,11 +161,12 @@ def _declared(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[Any, N
         held = getattr(value, field.name)
         declared = field.metadata.get("number")
         place = (*path, field.name)
-        rows += _declared(held, place) if declared is None else [(place, declared, held)]
+        rows += declared_numbers(held, place) if declared is None else [(place, declared, held)]
     return rows
 
 
-def _get(tree: Any, path: tuple[str | int, ...]) -> Any:
+def held_at(tree: Any, path: tuple[str | int, ...]) -> Any:
+    """What lies at a path of attributes and indices."""
     for step in path:
         tree = tree[step] if isinstance(step, int) else getattr(tree, step)
     return tree

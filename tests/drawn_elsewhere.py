@@ -49,7 +49,11 @@ def other_drivers() -> dict[str, np.ndarray]:
     noise = jnp.asarray(np.random.default_rng(1).standard_normal((COUNT, *SHAPE)), jnp.float32)
     made, sampler = denoiser(), find_sampler("dpm++2m-sde")
     options = {"steps": 6, "key": jax.random.key(2), "cond": 1}
+    scales = ClassifierFreeGuidance(jnp.linspace(1.0, 4.0, COUNT))
     return {
+        "a scale for each": np.asarray(
+            sample(made, sampler, SHAPE, count=COUNT, guidance=scales, **options)
+        ),
         "sample_from": np.asarray(sample_from(made, sampler, noise, **options)),
         "trajectory": np.asarray(trajectory(made, sampler, SHAPE, count=COUNT, every=2, **options)),
     }

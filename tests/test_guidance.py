@@ -351,3 +351,44 @@ def test_classifier_inside_and_around_classifier_free_guidance_are_the_same(limi
     np.testing.assert_allclose(inside.eps, around.eps, atol=1e-3)
     alone = Guided(MIXTURE, (FREE, limiter))(x, t, labels)
     assert float(jnp.abs(inside.x0 - alone.x0).max()) > 0.05
+
+
+@pytest.mark.parametrize("inner", [(), (by_classifier(),)])
+def test_a_scale_for_each_image_is_that_of_the_image_alone(inner, getkey):
+    """A driver takes one number for each example; here as many as there are channels."""
+    cond = {"label": jnp.arange(2, dtype=jnp.int32), "class_label": jnp.arange(2, dtype=jnp.int32)}
+    cond = cond if inner else cond["label"]
+    noise = jax.random.normal(getkey(), (2, 2))
+
+    def drawn(scale):
+        guidance = (*inner, ClassifierFreeGuidance(scale))
+        return sample_from(MIXTURE, DDIMSampler(), noise, steps=4, cond=cond, guidance=guidance)
+
+    both = drawn(jnp.array([1.0, 3.0]))
+    for index, scale in enumerate((1.0, 3.0)):
+        np.testing.assert_allclose(both[index], drawn(scale)[index], atol=1e-6)
+    assert jnp.abs(both[1] - drawn(1.0)[1]).max() > 1e-2
+
+
+ILL_NUMBERED = {
+    "count": (
+        ClassifierFreeGuidance(jnp.ones(3)),
+        "guidance_scale has shape \\(3,\\), but 2 examples",
+    ),
+    "branches": ((by_classifier(jnp.ones(2)), FREE), "within guidance by two branches"),
+}
+
+
+@pytest.mark.parametrize(("guidance", "message"), ILL_NUMBERED.values(), ids=ILL_NUMBERED)
+def test_numbers_that_fit_no_example_are_refused(guidance, message):
+    cond = {"label": jnp.zeros(2, jnp.int32), "class_label": jnp.zeros(2, jnp.int32)}
+    with pytest.raises(ValueError, match=message):
+        sample_from(
+            MIXTURE, DDIMSampler(), jnp.zeros((2, 2)), steps=2, cond=cond, guidance=guidance
+        )
+
+
+def test_a_number_of_a_sampler_for_each_image_is_refused():
+    sampler = DDIMSampler(eta=jnp.ones(2))
+    with pytest.raises(ValueError, match="eta has shape \\(2,\\), but is one number"):
+        sample_from(MIXTURE, sampler, jnp.zeros((2, 2)), steps=2, key=jax.random.key(0))

@@ -488,7 +488,9 @@ class Bent(AbstractGuidance):
             if self.kind == "takes":
                 denoiser(x, level, cond)
             x0 = jnp.where(over(inside, x), found.x0, plain.x0)
-            x0 = x0 + jnp.where(self.has("spare"), 0.0, 0.1) * self.spare
+            spare = over(self.spare, x)
+            spare = jnp.where(self.has("numbers"), jnp.mean(spare), spare)
+            x0 = x0 + jnp.where(self.has("spare"), 0.0, 0.1) * spare
             x0 = x0 + jnp.where(self.has("neutral"), 1e-3, 0.0)
             # At its neutral value and outside of its interval this is not seen.
             some = over(jnp.where(inside, self.guidance_scale - 1.0, 0.0), x)
@@ -525,6 +527,7 @@ GUIDANCE_FAULTS = {
     "neutral": "its neutral value changes nothing",
     "spare": "every number acts",
     "apart": "each example is guided by its own level and condition",
+    "numbers": "each example is guided by its own number, if there is one for each",
     "finite": "predictions are finite at both ends",
     "pair": "x = alpha·x0 + sigma·eps holds",
     "interval": "outside its interval guidance changes nothing",

@@ -69,7 +69,7 @@ class ClassifierFreeGuidance(AbstractTwoBranchGuidance):
             extra = over(extra_scale(self.guidance_scale, level, inside), x)
             x0 = with_cond.x0 + extra * (with_cond.x0 - without.x0)
             if not is_known(self.rescale, 0.0):
-                x0 = _rescaled(x0, with_cond.x0, self.rescale)
+                x0 = _rescaled(x0, with_cond.x0, over(self.rescale, x))
             return with_cond.with_x0(x, level, x0)
 
         return within(self.interval, level, guided, lambda: denoiser(x, level, cond))
@@ -148,10 +148,11 @@ class AdaptiveProjectedGuidance(AbstractTwoBranchGuidance):
             with_cond, without = both_branches(denoiser, x, level, cond)
             difference = with_cond.x0 - without.x0
             length = jnp.sqrt(_dot(difference, difference))
-            difference *= jnp.minimum(1.0, self.norm_threshold / jnp.maximum(length, 1e-12))
+            threshold, kept = over(self.norm_threshold, x), over(self.parallel, x)
+            difference *= jnp.minimum(1.0, threshold / jnp.maximum(length, 1e-12))
             size = jnp.maximum(_dot(with_cond.x0, with_cond.x0), 1e-12)
             parallel = _dot(difference, with_cond.x0) / size * with_cond.x0
-            update = difference - parallel + self.parallel * parallel
+            update = difference - parallel + kept * parallel
             extra = over(extra_scale(self.guidance_scale, level, inside), x)
             return with_cond.with_x0(x, level, with_cond.x0 + extra * update)
 

@@ -57,5 +57,6 @@ class ClassifierGuidance(AbstractGuidance):
         # In x0 the shift has a pole where there is no signal; there a classifier knows nothing anyway.
         some = level.alpha > 0.0
         shift = jnp.where(some, level.sigma**2 / jnp.where(some, level.alpha, 1.0), 0.0)
-        x0 = predicted.x0 + over(scale_at(self.guidance_scale, level) * shift, x) * gradient
+        scale = over(scale_at(self.guidance_scale, level), x)
+        x0 = predicted.x0 + scale * over(shift, x) * gradient
         return predicted.with_x0(x, level, x0)

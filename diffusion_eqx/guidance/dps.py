@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from diffusion_eqx._typing import Real
 from diffusion_eqx._values import number
 from diffusion_eqx.guidance.posterior import AbstractPosteriorGuidance, Operator
-from diffusion_eqx.schedules import NoiseLevel
+from diffusion_eqx.schedules import NoiseLevel, over
 
 
 class DPSGuidance(AbstractPosteriorGuidance):
@@ -30,4 +30,5 @@ class DPSGuidance(AbstractPosteriorGuidance):
         """v = scale·residual/||residual||."""
         axes = tuple(range(1, residual.ndim))
         norm = jnp.sqrt(jnp.sum(residual**2, axis=axes, keepdims=True))
-        return self.measurement_scale * residual / jnp.maximum(norm, jnp.finfo(residual.dtype).tiny)
+        scale = over(self.measurement_scale, residual)
+        return scale * residual / jnp.maximum(norm, jnp.finfo(residual.dtype).tiny)

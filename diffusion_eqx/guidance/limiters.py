@@ -1,12 +1,13 @@
 """Keeping predicted clean images in their range."""
 
+import jax
 import jax.numpy as jnp
 
 from diffusion_eqx._typing import Batch, Cond, Real
 from diffusion_eqx._values import number
 from diffusion_eqx.denoiser import AbstractDenoiser, Prediction
 from diffusion_eqx.guidance.base import AbstractLimiter, limited
-from diffusion_eqx.schedules import NoiseLevel
+from diffusion_eqx.schedules import NoiseLevel, over
 
 
 class Clipping(AbstractLimiter):
@@ -38,7 +39,6 @@ class DynamicThresholding(AbstractLimiter):
     ) -> Prediction:
         """The prediction with x0 in [−1, 1]."""
         predicted = denoiser(x, level, cond)
-        axes = tuple(range(1, x.ndim))
-        size = jnp.quantile(jnp.abs(predicted.x0), self.percentile, axis=axes, keepdims=True)
-        size = jnp.maximum(size, 1.0)
+        share = jnp.broadcast_to(self.percentile, len(x))
+        size = over(jnp.maximum(jax.vmap(jnp.quantile)(jnp.abs(predicted.x0), share), 1.0), x)
         return limited(denoiser, x, level, predicted, jnp.clip(predicted.x0, -size, size) / size)

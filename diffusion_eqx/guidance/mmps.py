@@ -6,7 +6,7 @@ from diffusion_eqx._typing import Real
 from diffusion_eqx._values import number
 from diffusion_eqx.guidance.conjugate_gradient import conjugate_gradient
 from diffusion_eqx.guidance.posterior import AbstractPosteriorGuidance, Operator
-from diffusion_eqx.schedules import NoiseLevel
+from diffusion_eqx.schedules import NoiseLevel, over
 
 
 class MomentMatchingGuidance(AbstractPosteriorGuidance):
@@ -31,6 +31,6 @@ class MomentMatchingGuidance(AbstractPosteriorGuidance):
         """v = (noise_std² + A·V·A^T)^-1 residual."""
 
         def apply(v):
-            return self.noise_std**2 * v + forward(covariance(adjoint(v)))
+            return over(self.noise_std, v) ** 2 * v + forward(covariance(adjoint(v)))
 
         return conjugate_gradient(apply, residual, iterations=self.iterations)

@@ -35,6 +35,6 @@ class PseudoInverseGuidance(AbstractPosteriorGuidance):
         variance = over(1.0 / (1.0 / self.data_std**2 + ratio**2), residual)
 
         def apply(v):
-            return self.noise_std**2 * v + variance * forward(adjoint(v))
+            return over(self.noise_std, v) ** 2 * v + variance * forward(adjoint(v))
 
         return conjugate_gradient(apply, residual, iterations=self.iterations)

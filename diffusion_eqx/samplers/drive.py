@@ -1,5 +1,6 @@
 """Python's drivers of a sampler: the whole loop is one program."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from diffusion_eqx.guidance import AbstractGuidance, Guided
 from diffusion_eqx.samplers.base import AbstractSampler, Bound, Walk, check_pair_kept
 from diffusion_eqx.samplers.devices import split_over_devices
 from diffusion_eqx.samplers.noise import draw, image_keys
+from diffusion_eqx.samplers.per_example import check_one_for_all, set_apart
 from diffusion_eqx.samplers.state import State
 
 Steps = int | Int[Array, ""]
@@ -41,13 +43,14 @@ class _Run(eqx.Module):
 class _Examples(eqx.Module):
     """What each example of a run has of its own.
 
-    `noise` to begin with, or noisy examples `x`, or neither.
+    `noise` to begin with, or noisy examples `x`, or neither. `numbers` are those of the guidance.
     """
 
     keys: BatchKeys
     cond: Cond
     noise: Batch | None = None
     x: Batch | None = None
+    numbers: AbstractDenoiser | None = None
 
 
 def sample(
@@ -72,7 +75,8 @@ def sample(
     - `steps`: an array makes one program for every number of steps, through which no gradient flows
       backwards.
     - `cond`: a bare array, or a dict of arrays by name, with one entry for each example or one for all.
-    - `guidance`: one or several, the innermost first, around the denoiser.
+    - `guidance`: one or several, the innermost first, around the denoiser. Its numbers may be arrays
+      (count,), one for each example.
     - `first`: the number of the first sample.
     - `decode`: what is applied to the samples in the same program.
 
@@ -85,7 +89,7 @@ def sample(
     if not isinstance(count, int) or count < 1:
         raise ValueError(f"count must be a whole number of samples, at least 1; got {count}")
     examples = _Examples(image_keys(_checked_key(key), count, first), fit_cond(cond, count))
-    run = _plan(denoiser, sampler, guidance, steps, decode, shape=tuple(shape))
+    run, examples = _plan(examples, denoiser, sampler, guidance, steps, decode, shape=tuple(shape))
     return _arrived(sampler, split_over_devices(_sampled, run, examples))
 
 
@@ -108,7 +112,9 @@ def sample_from(
     """
     keys = image_keys(_key_for(sampler, key), len(noise))
     examples = _Examples(keys, fit_cond(cond, len(noise)), noise=noise)
-    run = _plan(denoiser, sampler, guidance, steps, decode, shape=noise.shape[1:])
+    run, examples = _plan(
+        examples, denoiser, sampler, guidance, steps, decode, shape=noise.shape[1:]
+    )
     return _arrived(sampler, split_over_devices(_sampled, run, examples))
 
 
@@ -138,7 +144,17 @@ def sample_between(
         )
     keys = image_keys(_key_for(sampler, key), len(x))
     examples = _Examples(keys, fit_cond(cond, len(x)), x=x)
-    run = _plan(denoiser, sampler, guidance, steps, decode, shape=x.shape[1:], begin=begin, end=end)
+    run, examples = _plan(
+        examples,
+        denoiser,
+        sampler,
+        guidance,
+        steps,
+        decode,
+        shape=x.shape[1:],
+        begin=begin,
+        end=end,
+    )
     return _arrived(sampler, split_over_devices(_sampled, run, examples))
 
 
@@ -169,7 +185,9 @@ def trajectory(
     if not isinstance(count, int) or count < 1:
         raise ValueError(f"count must be a whole number of samples, at least 1; got {count}")
     examples = _Examples(image_keys(_checked_key(key), count, first), fit_cond(cond, count))
-    run = _plan(denoiser, sampler, guidance, steps, decode, shape=tuple(shape), every=every)
+    run, examples = _plan(
+        examples, denoiser, sampler, guidance, steps, decode, shape=tuple(shape), every=every
+    )
     return split_over_devices(_snapshots, run, examples, axis=1)
 
 
@@ -204,6 +222,7 @@ def fit_cond(cond: Cond, count: int) -> Cond:
 
 
 def _plan(
+    examples: _Examples,
     denoiser: AbstractDenoiser,
     sampler: AbstractSampler,
     guidance: Guidance,
@@ -214,16 +233,18 @@ def _plan(
     begin: int = 0,
     end: Steps | None = None,
     every: int | None = None,
-) -> _Run:
+) -> tuple[_Run, _Examples]:
     denoiser = eqx.nn.inference_mode(denoiser)
     if guidance is not None and guidance != ():
         denoiser = Guided(denoiser, guidance)
     check_pair_kept(sampler, denoiser)
+    check_one_for_all(sampler)
+    denoiser, own = set_apart(denoiser, len(examples.keys))
     if isinstance(steps, int | np.integer):
         steps = int(steps)
         sampler.grid.check(denoiser.schedule, steps)
     known = all(isinstance(number.value, float) for number in numbers(sampler).values())
-    return _Run(
+    run = _Run(
         as_arrays(denoiser),
         as_arrays(sampler),
         decode,
@@ -235,10 +256,14 @@ def _plan(
         # A number that came as an array may be differentiated by, through which a branch would cut.
         skips=known,
     )
+    return run, dataclasses.replace(examples, numbers=own)
 
 
 def _start(run: _Run, examples: _Examples) -> tuple[Bound, Walk, State]:
-    denoise = Bound(run.denoiser, examples.cond, run.skips)
+    denoiser = run.denoiser
+    if examples.numbers is not None:
+        denoiser = eqx.combine(denoiser, examples.numbers)
+    denoise = Bound(denoiser, examples.cond, run.skips)
     walk = Walk.of(run.sampler.grid, run.denoiser.schedule, run.steps)
     if examples.x is not None:
         index = jnp.asarray(run.begin, jnp.int32)

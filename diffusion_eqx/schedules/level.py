@@ -1,11 +1,15 @@
 """How noisy an example is, as one value."""
 
+from typing import TypeVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from diffusion_eqx._typing import Batch
+
+RealT = TypeVar("RealT", bound=float | Array)
 
 # The log-SNR is kept within these, so that it and its slope are finite. Below, float32 loses the
 # signal in the rounding of the noise. Above, there is no noise, and 1 − exp(−h) is 1 for a step of
@@ -89,12 +93,12 @@ class NoiseLevel(eqx.Module):
         return jax.tree.map(lambda a: a[index], self)
 
 
-def over(number: Array, x: Array) -> Array:
+def over(number: RealT, x: Array) -> RealT:
     """Give one number for each example the axes that it needs to multiply a batch `x`.
 
     A number for all, of shape (), and one that has the axes already stay as they are.
     """
-    if number.ndim == 0:
+    if isinstance(number, int | float) or number.ndim == 0:
         return number
     return number.reshape(number.shape + (1,) * (x.ndim - number.ndim))
 

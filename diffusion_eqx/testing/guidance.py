@@ -36,6 +36,8 @@ from diffusion_eqx.testing.sampler import custom_calls
 
 _SHAPE = (2, 2, 2)
 _INTERVAL = (0.3, 0.7)
+_OWN_NUMBERS = "each example is guided by its own number, if there is one for each"
+_OVER = "Use schedules.over(number, x) for numbers of shape (batch,)"
 
 
 def check_guidance(
@@ -57,7 +59,7 @@ def check_guidance(
 
     - With its numbers neutral it changes nothing; as it is, it changes something, and so does every number.
     - Outside its interval it changes nothing and costs one branch; inside it is that of the whole interval.
-    - Each example is guided by its own level and condition, with as many examples as channels.
+    - Each example is guided by its own level, condition and numbers, with as many examples as channels.
     - Predictions are finite at both ends, also where no signal is left.
     - x = alpha·x0 + sigma·eps still holds, unless it says that it does not (`keeps_pair`).
     - The network does not see what the guidance takes, and a missing part of `cond` is refused.
@@ -82,6 +84,8 @@ def check_guidance(
     _changes(guidance, main, x, levels, given)
     _inside(guidance, main, x, given)
     _apart(guidance, main, x, levels, given)
+    _own_numbers(guidance, main, x, levels, given)
+    _pair(guidance, main, x, levels, given)
     for each in denoisers:
         _finite(guidance, each, x, given)
     _takes(guidance, main, x, levels, given)
@@ -279,8 +283,34 @@ def _apart(
             off <= 1e-4,
             off,
             "equal within 1e-4",
-            "Use schedules.over(number, x) for numbers of shape (batch,)",
+            _OVER,
         )
+
+
+def _own_numbers(
+    guidance: AbstractGuidance, denoiser: AbstractDenoiser, x: Batch, level: NoiseLevel, cond: Cond
+) -> None:
+    for name, number in numbers(guidance).items():
+        pair = (number.default, min(number.maximum, 2.0 * number.default + 0.5))
+        pair = pair if pair[1] > pair[0] else (0.5 * sum((number.minimum, pair[0])), pair[0])
+        many = as_arrays(with_numbers(guidance, {name: jnp.asarray(pair, float)}))
+        try:
+            both = _predict(many, denoiser, x, level, cond).x0
+        except Exception as error:
+            broken_by(_OWN_NUMBERS, error, f"no error where {name} is an array of two", _OVER)
+        for index, value in enumerate(pair):
+            one = as_arrays(with_numbers(guidance, {name: value}))
+            alone = _predict(one, denoiser, x, level, cond).x0[index]
+            off = float(jnp.abs(both[index] - alone).max() / (1.0 + jnp.abs(alone).max()))
+            demand(
+                _OWN_NUMBERS, off <= 1e-4, off, f"equal within 1e-4 where {name} is an array", _OVER
+            )
+
+
+def _pair(
+    guidance: AbstractGuidance, denoiser: AbstractDenoiser, x: Batch, level: NoiseLevel, cond: Cond
+) -> None:
+    both = _predict(as_arrays(guidance), denoiser, x, level, cond)
     again = level.noised(both.x0, both.eps)
     off = float(jnp.abs(again - x).max())
     if guidance.keeps_pair:
