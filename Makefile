@@ -39,11 +39,11 @@ demo: $(STAMPS)/runtime $(STAMPS)/data $(BIN)/diffusion-sampler ## train on real
 
 test: lint test-native test-python ## run all checks and tests but the long ones
 
-test-long: PYTEST_FLAGS = -m long
-test-long: test-python ## run the tests that train for minutes or compile much (three quarters of an hour)
+test-long: PYTEST_FLAGS = -m 'long or example'
+test-long: test-python ## run what trains for minutes or compiles much, and the examples (three quarters of an hour)
 
 test-examples: PYTEST_FLAGS = -m example
-test-examples: test-python ## run the examples and benchmarks in their reduced settings, and judge their figures
+test-examples: test-python ## run only the examples and benchmarks, in reduced settings, and judge their figures
 
 test-all: PYTEST_FLAGS = -m ''
 test-all: test ## run all checks and tests, the long ones too (an hour)

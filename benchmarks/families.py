@@ -27,7 +27,7 @@ import diffusion_eqx as dx
 
 ModelT = TypeVar("ModelT", bound=dx.models.AbstractDiffusionModel)
 
-COUNT, CLASSES, SHAPE = 500, 10, (28, 28, 1)
+CLASSES, SHAPE = 10, (28, 28, 1)
 COSINE = dx.config.NoiseScheduleConfig(schedule_type="cosine")
 UNET = dx.config.UNetBackboneConfig(
     hidden_dims=(16, 32, 64), attention_resolutions=(8,), num_classes=CLASSES
@@ -44,6 +44,10 @@ class Options:
     """Names of the families to run, if not all."""
     effort: float = 1.0
     """Factor on the number of training steps."""
+    count: int = 500
+    """Images that each family draws."""
+    epochs: int = 8
+    """How often the judge sees each real image while it learns."""
     data_dir: Path | None = None
     """Folder of Fashion-MNIST's files, if not where its package puts them."""
 
@@ -161,14 +165,15 @@ def main() -> None:
     test = dx.data.fashion_mnist("test", options.data_dir)
     assert test.labels is not None
     assert data.labels is not None
-    judge = dx.evaluation.train_classifier(data, key=jax.random.key(1))
+    judge = dx.evaluation.train_classifier(data, epochs=options.epochs, key=jax.random.key(1))
+    count = options.count
     reference, known = dx.evaluation.judge(judge, test.images)
-    noise = np.random.default_rng(0).uniform(-1.0, 1.0, (COUNT, *SHAPE)).astype(np.float32)
-    labels = np.arange(COUNT) % CLASSES
+    noise = np.random.default_rng(0).uniform(-1.0, 1.0, (count, *SHAPE)).astype(np.float32)
+    labels = np.arange(count) % CLASSES
     results: dict[str, dict[str, float]] = {
         "real test set": {"accuracy": float(np.mean(known == test.labels)), "distance": 0.0},
-        f"{COUNT} real training images": judged(
-            judge, data.images[:COUNT], data.labels[:COUNT], reference
+        f"{count} real training images": judged(
+            judge, data.images[:count], data.labels[:count], reference
         ),
         "uniform noise": judged(judge, noise, labels, reference),
     }
@@ -180,7 +185,7 @@ def main() -> None:
         model = family.train(data, options.effort)
         middle = time.perf_counter()
         drawn = model.sample(
-            COUNT,
+            count,
             family.sampler,
             steps=family.steps,
             labels=labels,

@@ -246,7 +246,7 @@ def test_every_sampler_can_be_judged_on_digits(tmp_path):
 
 @pytest.mark.example
 def test_a_family_can_be_trained_and_judged(tmp_path):
-    options = ("--effort", 0.02, "--only", "U-Net, DDPM with v")
+    options = ("--effort", 0.02, "--count", 50, "--epochs", 2, "--only", "U-Net, DDPM with v")
     _, results = benchmark("families", tmp_path, *options)
     assert results["real test set"]["accuracy"] > 0.85
     assert results["U-Net, DDPM with v"]["distance"] > 0.0
