@@ -49,7 +49,8 @@ test-all: PYTEST_FLAGS = -m ''
 test-all: test ## run all checks and tests, the long ones too (an hour)
 
 # A second Python, if this machine has a newer one: its tests run with the newest jax that its lock file allows.
-NEWER ?= $(shell for p in python3.13 python3.12 $(wildcard $(HOME)/.pyenv/versions/3.1[23]*/bin/python3); do \
+PYENV := $(HOME)/.pyenv/versions
+NEWER ?= $(shell for p in python3.13 $(wildcard $(PYENV)/3.13*/bin/python3) python3.12 $(wildcard $(PYENV)/3.12*/bin/python3); do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
 NEWER_VENV := .venv-newer
 
