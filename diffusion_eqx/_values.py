@@ -25,7 +25,12 @@ ValueT = TypeVar("ValueT")
 class AbstractValue(eqx.Module):
     """A module whose Python floats are numbers, in contrast to a network, whose floats are its own
     affair.
+
+    **Raises:** `ValueError` if a declared number is out of its range.
     """
+
+    def __check_init__(self):
+        check_numbers(self)
 
 
 class Number(NamedTuple):
@@ -170,3 +175,12 @@ def held_at(tree: Any, path: tuple[str | int, ...]) -> Any:
     for step in path:
         tree = tree[step] if isinstance(step, int) else getattr(tree, step)
     return tree
+
+
+def shown(given: Any) -> str:
+    """What was given in place of a part, for an error: a class is not its instance."""
+    if isinstance(given, type):
+        return f"the class {given.__name__} itself, where an instance is wanted: {given.__name__}()"
+    if isinstance(given, str):
+        return repr(given)
+    return f"a {type(given).__name__}"

@@ -5,6 +5,8 @@ import pytest
 from PIL import Image
 
 from diffusion_eqx.cli import main
+from diffusion_eqx.cli.train import _default_model, _model_for
+from diffusion_eqx.data import fashion_mnist
 from diffusion_eqx.models import load_model, read_record
 
 
@@ -40,12 +42,35 @@ def test_a_folder_of_pictures_is_trained_on(pictures, tmp_path):
     assert read_record(path).class_names == ("cats", "dogs")
 
 
+@pytest.mark.slow
+def test_a_model_is_made_to_fit_the_pictures(pictures, tmp_path, monkeypatch):
+    """Size, channels, classes and attention, without an option of the model."""
+    monkeypatch.setattr("diffusion_eqx.training.train", lambda model, *_, **__: seen.append(model))
+    seen = []
+    main(["train", "-o", str(tmp_path / "run"), "--data", str(pictures), "--size", "20", "24"])
+    config = seen[0].config
+    assert config.input_shape == (20, 24, 3)
+    assert config.backbone.in_channels == config.backbone.out_channels == 3
+    assert config.backbone.num_classes == 2
+    assert config.backbone.attention_resolutions == (6,)
+
+
+def test_the_default_model_is_what_is_made_for_fashion_mnist():
+    assert _default_model() == _model_for(fashion_mnist("test"))
+
+
+def test_a_size_beside_a_model_is_refused(pictures, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "-o", str(tmp_path), "--data", str(pictures), "--size", "8", "8", *SMALL])
+    assert "with options of --model their size is --model.input-shape" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--data", "catz"], "unknown data set 'catz'; choose fashion-mnist"),
         (["--data", "catz", "--data-dir", "."], "unknown data set 'catz'; choose fashion-mnist"),
-        (["--data", "emoji", "--data-dir", "."], "neither another folder nor a test split"),
+        (["--data", "emoji", "--data-dir", "."], "read from where it is: leave out --data-dir"),
     ],
 )
 def test_other_data_are_refused(arguments, message, tmp_path, capsys):

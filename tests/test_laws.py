@@ -77,7 +77,7 @@ def test_schedules_keep_their_laws(name):
 
 
 def test_schedules_of_other_sizes_keep_them_too():
-    check_schedule(DiscreteSchedule(BETAS["cosine"][:1]))
+    check_schedule(DiscreteSchedule(BETAS["cosine"][-1:]))
     check_schedule(VPSchedule(0.2, 12.0, num_timesteps=40_000))
 
 
@@ -93,11 +93,13 @@ class Unchecked(AbstractSchedule):
         return self.fault == list(SCHEDULE_FAULTS).index(fault)
 
     def alpha(self, t):
-        turn = jnp.where(self.has("negative"), 0.55, 0.49).astype(t.dtype)
+        turn = jnp.where(self.has("negative"), 0.55, 0.49)
+        turn = jnp.where(self.has("ends"), 0.3, turn).astype(t.dtype)
         return jnp.where(self.has("begin"), 0.99, 1.0).astype(t.dtype) * jnp.cos(turn * jnp.pi * t)
 
     def sigma(self, t):
-        plain = jnp.sin(0.49 * jnp.pi * t)
+        turn = jnp.where(self.has("ends"), 0.3, 0.49).astype(t.dtype)
+        plain = jnp.sin(turn * jnp.pi * t)
         cancelling = jnp.sqrt(jnp.maximum(1.0 - self.alpha(t) ** 2, 1e-12)) * jnp.sign(t)
         dented = plain * (1.0 - 0.5 * jnp.exp(-(((t - 0.8) / 0.05) ** 2)))
         found = jnp.where(self.has("digits"), cancelling, plain)
@@ -123,6 +125,7 @@ SCHEDULE_FAULTS = {
     "none": None,
     "begin": "a schedule begins clean",
     "negative": "alpha and sigma are not negative",
+    "ends": "it ends in noise",
     "rises": "the log-SNR falls strictly",
     "digits": "single precision keeps the digits of sigma",
     "log_snr": "log_snr is log(alpha²/sigma²)",
@@ -381,6 +384,37 @@ def test_a_blunted_sampler_breaks_the_law_and_a_right_one_passes(fault):
     with pytest.raises(LawBroken) as broken:
         check_sampler(made, spread=0.06)
     assert broken.value.law == SAMPLER_FAULTS[fault]
+
+
+class Counting(DDIMSampler):
+    """Remembers how many steps it took, for all examples in one number."""
+
+    remembers: ClassVar[bool] = True
+
+    def init(self, denoise, x, t, s):
+        return jnp.zeros(())
+
+    def step(self, denoise, state, t, s):
+        moved = super().step(denoise, state, t, s)
+        return dataclasses.replace(moved, memory=state.memory + 1.0)
+
+
+class Forgetful(Counting):
+    """Remembers one number for each example, and does not say so."""
+
+    remembers: ClassVar[bool] = False
+
+    def init(self, denoise, x, t, s):
+        return jnp.zeros(len(x))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "law"),
+    [(Counting(), "batch as its first axis"), (Forgetful(), "says that it remembers")],
+)
+def test_a_memory_that_no_artifact_could_carry_breaks_the_law(sampler, law):
+    with pytest.raises(LawBroken, match=law):
+        check_sampler(sampler)
 
 
 class Stray(AbstractSamplerWrapper):
@@ -734,3 +768,18 @@ def test_a_right_data_set_of_ones_own_passes():
 def test_a_blunted_data_set_breaks_the_law(fault):
     with pytest.raises(LawBroken, match=DATASET_FAULTS[fault]):
         check_dataset(Faulty(fault))
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        lambda: check_schedule(VPSchedule),
+        lambda: check_sampler(DDIMSampler),
+        lambda: check_guidance(ClassifierFreeGuidance),
+        lambda: check_grid(KarrasGrid, VPSchedule()),
+        lambda: check_parameterization(VPrediction, VPSchedule()),
+    ],
+)
+def test_a_class_in_place_of_its_instance_is_told_so(check):
+    with pytest.raises(TypeError, match=r"where an instance is wanted: \w+\(\)"):
+        check()

@@ -27,10 +27,14 @@ from diffusion_eqx.config import (
 from diffusion_eqx.data import ImageDataset, digits
 from diffusion_eqx.losses import drop_cond, training_loss
 from diffusion_eqx.models import DDIMModel, DiTModel, LDMModel, load_model, read_record
+from diffusion_eqx.nn import UNet
+from diffusion_eqx.parameterizations import X0Prediction
 from diffusion_eqx.random_keys import INIT, STEP, role
+from diffusion_eqx.schedules import AbstractSchedule, FlowSchedule
 from diffusion_eqx.training import (
     Callback,
     DataMismatch,
+    ResumeError,
     averaged,
     check_data,
     decayed,
@@ -49,6 +53,30 @@ SMALL = [
     *("--training.batch-size", "32", "--training.warmup-steps", "5", "--training.log-every", "5"),
     *("--training.steps", "60", "--training.checkpoint-every", "10", "--cpu-devices", "1"),
 ]
+
+
+class Bent(AbstractSchedule):
+    """A schedule of one's own: alpha = cos(pi/2·t^power)."""
+
+    power: float = 1.0
+
+    def alpha(self, t):
+        return jnp.cos(0.5 * jnp.pi * t**self.power)
+
+    def sigma(self, t):
+        return jnp.sin(0.5 * jnp.pi * t**self.power)
+
+
+class Twice(eqx.Module):
+    """The backbone of a model, whose output counts twice: the arrays are the same, the structure is not."""
+
+    backbone: UNet
+
+    def __init__(self, model):
+        self.backbone = model.denoiser.backbone
+
+    def __call__(self, x, c_noise, cond, *, key=None):
+        return 2.0 * self.backbone(x, c_noise, cond, key=key)
 
 
 TINY = DDIMConfig(
@@ -319,6 +347,32 @@ def test_a_model_is_trained_in_one_line(tmp_path):
     assert (tmp_path / "two" / "model.safetensors").read_bytes() == path.read_bytes()
     without = train(model, digits(), config.__class__(steps=6, batch_size=16, ema_decay=0.5))
     assert eqx.tree_equal(without, trained)
+
+
+def with_part(name, part):
+    return lambda model: eqx.tree_at(lambda m: getattr(m.denoiser, name), model, part)
+
+
+OTHERS = {
+    "schedule.power": with_part("schedule", Bent(2.0)),
+    "schedule.class": with_part("schedule", FlowSchedule()),
+    "parameterization.class": with_part("parameterization", X0Prediction()),
+    "network.weights": lambda model: DDIMModel(TINY, key=jax.random.key(4)),
+    "network.structure": with_part("backbone", Twice(DDIMModel(TINY, key=jax.random.key(3)))),
+}
+
+
+def test_a_run_is_of_the_parts_that_were_put_in_by_hand(tmp_path):
+    """A folder must not give the weights of one run to a model of other parts."""
+    config = TrainingConfig(steps=1, batch_size=8)
+    model = with_part("schedule", Bent(1.0))(DDIMModel(TINY, key=jax.random.key(3)))
+    train(model, digits(), config, out=tmp_path)
+    file = (tmp_path / "model.safetensors").read_bytes()
+    train(model, digits(), config, out=tmp_path)
+    for changed, exchange in OTHERS.items():
+        with pytest.raises(ResumeError, match=f"{changed} was .*, is "):
+            train(exchange(model), digits(), config, out=tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == file
 
 
 LATENT = LDMConfig(

@@ -9,32 +9,27 @@ _PACKAGED = {"digits": digits, "emoji": emoji}
 
 
 def load_dataset(
-    name: str,
-    split: Literal["train", "test"],
-    shape: tuple[int, ...],
-    folder: Path | None = None,
+    name: str, size: tuple[int, int], channels: int | None = None, folder: Path | None = None
 ) -> ImagesInMemory:
     """The data set of that name, or the pictures of that folder.
 
-    - `shape`: (height, width, channels) at which a folder's pictures are read.
+    - `size`: (height, width) at which a folder's pictures are read.
+    - `channels`: in how many channels they are read; None: in their own.
     - `folder`: where a packaged data set's files are, if not where its package puts them.
 
-    **Raises:** `ValueError` for an unknown name, for a folder or split that the data set does not have, and
-    as `ImageFolder`.
+    **Raises:** `ValueError` for an unknown name, for a folder where the data set has none, and as
+    `ImageFolder`.
     """
     if name == "fashion-mnist":
-        return fashion_mnist(split, folder)
+        return fashion_mnist("train", folder)
     packaged = _PACKAGED.get(name)
     if packaged is None and not Path(name).is_dir():
         raise ValueError(
             f"unknown data set {name!r}; choose fashion-mnist, {', '.join(_PACKAGED)} or a picture folder"
         )
-    if folder is not None or split != "train":
-        raise ValueError(
-            f"{name} is read from where it is: it has neither another folder nor a test split"
-        )
+    if folder is not None:
+        raise ValueError(f"{name} is read from where it is: leave out --data-dir")
     if packaged is not None:
         return packaged()
-    height, width, channels = shape
     # ImageFolder itself refuses other numbers of channels.
-    return ImageFolder(name, size=(height, width), channels=cast(Literal[1, 3], channels))
+    return ImageFolder(name, size=size, channels=cast(Literal[1, 3] | None, channels))

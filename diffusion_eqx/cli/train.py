@@ -18,17 +18,24 @@ if TYPE_CHECKING:
     from diffusion_eqx.data import Dataset
 
 
+# Guidance at the highest noise costs variety (Kynkäänniemi et al. 2024).
+_INTERVAL = (0.0, 0.95)
+
+
 def _default_model() -> DDIMConfig:
+    """What `_model_for` makes of Fashion-MNIST, which is not read to show the options."""
     return DDIMConfig(
-        name="fashion-unet",
         backbone=UNetBackboneConfig(
-            hidden_dims=(16, 32, 64), attention_resolutions=(8,), num_classes=10
+            hidden_dims=(16, 32, 64), attention_resolutions=(7,), num_classes=10
         ),
         noise_schedule=NoiseScheduleConfig(schedule_type="cosine"),
         prediction_type="v_prediction",
-        # Guidance at the highest noise costs variety (Kynkäänniemi et al. 2024).
-        guidance_interval=(0.0, 0.95),
+        guidance_interval=_INTERVAL,
     )
+
+
+def _model_for(data: "Dataset") -> DDIMConfig:
+    return DDIMConfig.for_data(data, guidance_interval=_INTERVAL)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,15 +49,17 @@ class Train:
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FOLDER")]
     """The folder of the run, e.g. run."""
     data: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER")] = "fashion-mnist"
-    """What to train on: fashion-mnist, digits, emoji, or a folder of pictures. Folders in it are classes;
-    pictures are read at the size and in the channels of --model.input-shape."""
+    """What to train on: fashion-mnist, digits, emoji, or a folder of pictures, whose folders are classes."""
+    size: tuple[int, int] | None = None
+    """Height and width of a folder's pictures, if --model does not say (default: 28 28)."""
     data_dir: Path | None = None
     """Where the data set's files are, if not where its package puts them."""
     # Without subcommands, so that the fields of the default's backbone are options as all others.
     model: tyro.conf.AvoidSubcommands[DDIMConfig] = dataclasses.field(
         default_factory=_default_model
     )
-    """The model; input_shape must be that of the data."""
+    """The model. Without options of it, it is made to fit the data: their size, channels and classes. With
+    any, it is taken as given, and input_shape must be that of the data."""
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     """How it is trained, and how often it reports."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -77,12 +86,21 @@ def run(options: Train) -> None:
     from diffusion_eqx.random_keys import INIT, role
     from diffusion_eqx.training import DataMismatch, ResumeError, train
 
-    data = load_dataset(options.data, "train", options.model.input_shape, options.data_dir)
+    chosen = options.model != _default_model()
+    if chosen and options.size is not None:
+        raise ValueError(
+            "--size is for a model that is made to fit the pictures; with options of --model their size is "
+            "--model.input-shape"
+        )
+    height, width, channels = options.model.input_shape
+    size = options.size or (height, width)
+    data = load_dataset(options.data, size, channels if chosen else None, options.data_dir)
+    model = options.model if chosen else _model_for(data)
     # Another key than that of the training steps, which have the same seed.
     key = role(jax.random.key(options.training.seed), INIT)
     try:
         train(
-            DDIMModel(options.model, key=key),
+            DDIMModel(model, key=key),
             data,
             options.training,
             out=options.out,
@@ -100,8 +118,11 @@ def run(options: Train) -> None:
 
 def _options_for(data: "Dataset") -> str:
     """The options that make the model fit the data."""
-    shape = data.shape
+    shape, network = data.shape, _model_for(data).backbone
+    assert isinstance(network, UNetBackboneConfig)
     return (
         f"--model.input-shape {' '.join(map(str, shape))} --model.backbone.in-channels {shape[-1]} "
-        f"--model.backbone.out-channels {shape[-1]} --model.backbone.num-classes {data.num_classes}"
+        f"--model.backbone.out-channels {shape[-1]} --model.backbone.num-classes {data.num_classes} "
+        f"--model.backbone.attention-resolutions {network.attention_resolutions[0]}; or no option of "
+        "--model at all, and it is made to fit"
     )

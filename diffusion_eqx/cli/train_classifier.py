@@ -52,7 +52,8 @@ def run(options: TrainClassifier) -> None:
 
     if options.epochs < 0:
         raise ValueError(f"--epochs must not be negative; got {options.epochs}")
-    dataset = load_dataset(options.data, "train", options.input_shape, options.data_dir)
+    *size, channels = options.input_shape
+    dataset = load_dataset(options.data, (size[0], size[1]), channels, options.data_dir)
     height, width, channels = dataset.shape
     config = NoisyClassifierConfig(
         input_shape=(height, width, channels),

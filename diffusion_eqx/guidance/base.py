@@ -4,7 +4,7 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 from diffusion_eqx._typing import Batch, Cond
-from diffusion_eqx._values import AbstractValue, check_numbers
+from diffusion_eqx._values import AbstractValue
 from diffusion_eqx.denoiser import AbstractDenoiser, Level, Prediction, as_level
 from diffusion_eqx.schedules import AbstractSchedule, NoiseLevel
 
@@ -15,14 +15,10 @@ class AbstractGuidance(AbstractValue):
     - `takes`: the names in `cond` that are its own, such as a measurement. The network never sees them.
     - `keeps_pair`: whether x = alpha·x0 + sigma·eps still holds after it, if it did before.
 
-    **Raises:** `ValueError` if a declared number is out of its range.
     """
 
     takes: ClassVar[tuple[str, ...]] = ()
     keeps_pair: ClassVar[bool] = True
-
-    def __check_init__(self):
-        check_numbers(self)
 
     @abstractmethod
     def __call__(

@@ -1,7 +1,7 @@
 """What readers of other libraries and of tutorials know: thin aliases, all in this one place.
 
 Each says what it stands for. Where a name speaks of integer timesteps, they are 0 … T−1, one for
-each image.
+each image or one for all.
 """
 
 from typing import Any, NamedTuple
@@ -19,7 +19,8 @@ from diffusion_eqx.models.plan import Clipped, GuidanceLike
 from diffusion_eqx.samplers import posterior_mean
 from diffusion_eqx.schedules import over
 
-Timesteps = Int[Array, " batch"]
+# One for each image, or one for all.
+Timesteps = Int[Array, " batch"] | Int[Array, ""] | int
 
 
 class MeanVariance(NamedTuple):
@@ -133,6 +134,7 @@ class AbstractAliasedModel(AbstractDiffusionModel):
         of timestep 1 stands in for it (Nichol & Dhariwal 2021, section 3.1). x0 is clipped if the
         configuration says so.
         """
+        t = jnp.asarray(t)
         now, before = self.schedule.at_timestep(t), self.schedule.at(t.astype(float) / self._total)
         predicted = self.denoiser(x, now, labels)
         x0 = jnp.clip(predicted.x0, -1.0, 1.0) if self.config.clip_denoised else predicted.x0
@@ -156,7 +158,7 @@ class AbstractAliasedModel(AbstractDiffusionModel):
         """One ancestral step from timesteps t to t − 1; from 0, the predicted clean example."""
         found = self.p_mean_variance(x, t, labels)
         noise = jax.random.normal(key, x.shape, x.dtype)
-        std = jnp.where(over(t == 0, x), 0.0, jnp.exp(0.5 * found.log_variance))
+        std = jnp.where(over(jnp.asarray(t) == 0, x), 0.0, jnp.exp(0.5 * found.log_variance))
         return found.mean + std * noise
 
     def predicted_noise(self, x: Batch, t: Timesteps, labels: Labels | None = None) -> Batch:

@@ -17,6 +17,14 @@ import safetensors.numpy
 _METADATA = "diffusion_eqx"
 
 
+# What else of this library may have been taken for the file wanted.
+_REMEDY = {
+    "diffusion_eqx.sampler": "; diffusion-sampler draws from it",
+    "diffusion_eqx.model": "; load_model reads it",
+    "diffusion_eqx.classifier": "; load_classifier reads it",
+}
+
+
 class ModelFileError(ValueError):
     """The file is not a model of this library, or does not fit its own configuration."""
 
@@ -57,7 +65,8 @@ def read_arrays(
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no model file {path}")
+        what = f"{path} is a folder, where the file of a model is wanted"
+        raise FileNotFoundError(what if path.is_dir() else f"there is no model file {path}")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             found = file.metadata() or {}
@@ -67,10 +76,11 @@ def read_arrays(
             arrays = {name: file.get_tensor(name) for name in names}
     except safetensors.SafetensorError as error:
         raise ModelFileError(f"{path} is damaged or not a safetensors file: {error}") from error
-    if metadata.get("format") != format_name:
+    found_format = str(metadata.get("format"))
+    if found_format != format_name:
         raise ModelFileError(
             f"{path} is not a {format_name.replace('.', ' ')}: its format is "
-            f"{metadata.get('format')!r}, expected {format_name!r}"
+            f"{found_format!r}, expected {format_name!r}{_REMEDY.get(found_format, '')}"
         )
     if metadata.get("format_version") != version:
         raise ModelFileError(
@@ -106,8 +116,8 @@ def fill(
         both_floating = all(jnp.issubdtype(a.dtype, jnp.floating) for a in (found, expected))
         if found.shape != expected.shape or not (both_floating or found.dtype == expected.dtype):
             raise ModelFileError(
-                f"{path}: {name} is {found.dtype}{found.shape}; its configuration asks for "
-                f"{expected.dtype}{expected.shape}"
+                f"{path}: {name} is {found.dtype}{found.shape}; its configuration, or the part given for "
+                f"it, asks for {expected.dtype}{expected.shape}"
             )
         return jnp.asarray(found)
 

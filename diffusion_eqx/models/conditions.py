@@ -66,9 +66,14 @@ def _classes_of_classifier(denoiser: AbstractDenoiser) -> int | None:
 
 
 def _checked_labels(labels: Any, num_classes: int | None, count: int, *, null: bool = True) -> Any:
+    if not hasattr(labels, "dtype"):
+        labels = np.asarray(labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(
+            f"labels are integers, the numbers of classes; got {labels.dtype}. The names of classes "
+            "stand in the record of a model's file: read_record(path).training['class_names']"
+        )
     array = jnp.asarray(labels)
-    if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise ValueError(f"labels are integers; got {array.dtype}")
     if array.ndim > 1 or (array.ndim == 1 and array.shape[0] not in (1, count)):
         raise ValueError(
             f"labels must be one for all {count} images, or one for each; got shape {array.shape}"

@@ -5,7 +5,6 @@ your own, are named in the file; `load_model` asks for them by name.
 """
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,14 +120,14 @@ def save_model(
     write_arrays(path, model_arrays(model), metadata)
 
 
-def load_model(path: str | Path, parts: Iterable[Any] = ()) -> AbstractDiffusionModel:
+def load_model(path: str | Path, parts: Any = ()) -> AbstractDiffusionModel:
     """Read a model that `save_model` wrote, in the precision in which it was saved.
 
     Schedules alone have the precision that JAX is set to, as they do when they are built.
 
-    - `parts`: what the model has of your own: a module built as the saved one was (its weights are
-      replaced by the file's), or a class for a schedule or parameterization whose fields are
-      numbers.
+    - `parts`: what the model has of your own, one or a list: a module built as the saved one was (its
+      weights are replaced by the file's), or a class for a schedule or parameterization whose fields
+      are numbers.
 
     **Raises:** `FileNotFoundError`; `ModelFileError` if the file is something else, of an unknown
     version, damaged, lacks arrays, or names parts that are not given.
@@ -140,9 +139,10 @@ def load_model(path: str | Path, parts: Iterable[Any] = ()) -> AbstractDiffusion
             f"{path} holds a model of unknown kind {kind!r}; known: {list(_KINDS)}"
         )
     config_class, model_class = _KINDS[kind]
+    several = [parts] if isinstance(parts, type | eqx.Module) else list(parts)
     empty = _skeleton(model_class, from_json(config_class, metadata["config"]))
     for place, described in json.loads(metadata.get("own", "{}")).items():
-        part = _restored(path, place, described, list(parts))
+        part = _restored(path, place, described, several)
         empty = eqx.tree_at(
             lambda model, place=place: _get(model, place), empty, part, is_leaf=_is_none
         )

@@ -4,12 +4,14 @@ The denoiser as guided, the sampler, the steps and the decoding, in one value.
 """
 
 import dataclasses
+import difflib
 from typing import Any
 
 import equinox as eqx
 from jaxtyping import Array, Float
 
 from diffusion_eqx._typing import Batch
+from diffusion_eqx._values import shown
 from diffusion_eqx.config import ModelConfig, SamplerConfig
 from diffusion_eqx.denoiser import AbstractDenoiser
 from diffusion_eqx.guidance import (
@@ -34,6 +36,18 @@ from diffusion_eqx.samplers import (
 )
 
 GuidanceLike = None | float | str | AbstractGuidance | tuple[AbstractGuidance, ...]
+
+
+_OPTIONS = ("steps", "guidance", "grid", "noise", "labels", "cond", "key")
+# What people of other libraries type, and what it is here.
+_MEANT = {
+    "num_inference_steps": "give steps=50",
+    "num_steps": "give steps=50",
+    "guidance_scale": "give guidance=2.0, or a guidance that has a scale",
+    "cfg_scale": "give guidance=2.0",
+    "seed": "give key=jax.random.key(seed)",
+    "rng": "give key=jax.random.key(seed)",
+}
 
 
 class Plan(eqx.Module):
@@ -87,6 +101,10 @@ def chosen_guidance(
     else:
         several = given if isinstance(given, tuple) else (given,)
     for one in several:
+        if not isinstance(one, AbstractGuidance):
+            raise TypeError(
+                f"guidance is a scale, a name, or one such as ClassifierFreeGuidance(2.0); got {shown(one)}"
+            )
         by_condition = isinstance(one, AbstractTwoBranchGuidance) and not isinstance(
             one, Autoguidance
         )
@@ -119,6 +137,10 @@ def make_plan(
     else:
         named = isinstance(sampler, str)
         method = find_sampler(sampler) if named else sampler
+        if not isinstance(method, AbstractSampler):
+            raise TypeError(
+                f"the sampler must be a name, or one such as DDIMSampler(); got {shown(method)}"
+            )
         if steps is None and named and sampler == recommended.name:
             steps = recommended.steps
     if grid is not None:
@@ -147,10 +169,13 @@ def _with_chosen(
     of_sampler, of_guidance = numbers(sampler), numbers(guidance)
     unknown = sorted(chosen.keys() - of_sampler.keys() - of_guidance.keys())
     if unknown:
-        known = ", ".join([*of_sampler, *of_guidance]) or "none"
+        name, known = unknown[0], [*of_sampler, *of_guidance]
+        near = difflib.get_close_matches(name, [*known, *_OPTIONS], 1)
+        meant = _MEANT.get(name) or (f"the nearest is {near[0]!r}" if near else "")
         raise ValueError(
-            f"there is no number {unknown[0]!r} here: {type(sampler).__name__} and the "
-            f"guidance have {known}"
+            f"there is no option {name!r} here{'; ' if meant else ''}{meant}. Besides "
+            f"{', '.join(_OPTIONS)} there are the numbers of {type(sampler).__name__} and of the guidance: "
+            f"{', '.join(known) or 'none'}"
         )
     return (
         with_numbers(sampler, {n: v for n, v in chosen.items() if n in of_sampler}),

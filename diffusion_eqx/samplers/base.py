@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from diffusion_eqx._typing import Batch, BatchKeys, Cond, Real
-from diffusion_eqx._values import AbstractValue, check_numbers, is_known, numbers
+from diffusion_eqx._values import AbstractValue, is_known, numbers, shown
 from diffusion_eqx.denoiser import AbstractDenoiser, Prediction
 from diffusion_eqx.guidance import guidance_of, keeps_pair
 from diffusion_eqx.samplers.grid import AbstractGrid, TrailingGrid
@@ -113,7 +113,7 @@ class AbstractSampler(AbstractValue):
     - `reference`, `about`, `use`: where it is from, what it is, and when to use it.
 
     **Raises:** `ValueError` if a declared number is out of its range, or a source of noise is given
-    to a sampler that draws none.
+    to a sampler that draws none; `TypeError` if `grid` or `noise` is something else.
     """
 
     grid: AbstractGrid = eqx.field(default=TrailingGrid(), kw_only=True)
@@ -129,7 +129,12 @@ class AbstractSampler(AbstractValue):
     use: ClassVar[str] = ""
 
     def __check_init__(self):
-        check_numbers(self)
+        for given, kind, one in (
+            (self.grid, AbstractGrid, "a grid such as KarrasGrid()"),
+            (self.noise, AbstractNoise, "a source of noise such as BrownianNoise()"),
+        ):
+            if not isinstance(given, kind):
+                raise TypeError(f"{type(self).__name__} needs {one}; got {shown(given)}")
         if not self.stochastic and not isinstance(self.noise, IndependentNoise):
             raise ValueError(
                 f"{type(self).__name__} draws no noise of its own; leave out `noise`, or "

@@ -11,14 +11,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from diffusion_eqx._typing import Batch, BatchKeys, Cond, PRNGKey
-from diffusion_eqx._values import as_arrays, is_traced, numbers
+from diffusion_eqx._values import as_arrays, is_traced, numbers, shown
 from diffusion_eqx.denoiser import AbstractDenoiser
 from diffusion_eqx.guidance import AbstractGuidance, Guided
 from diffusion_eqx.samplers.base import AbstractSampler, Bound, Walk, check_pair_kept
 from diffusion_eqx.samplers.devices import split_over_devices
 from diffusion_eqx.samplers.noise import draw, image_keys
 from diffusion_eqx.samplers.per_example import check_one_for_all, set_apart
-from diffusion_eqx.samplers.state import State
+from diffusion_eqx.samplers.state import State, check_moved
 
 Steps = int | Int[Array, ""]
 Decoded = Float[Array, "batch *decoded"]
@@ -83,8 +83,9 @@ def sample(
     Returns (count, *shape), or what `decode` makes of that.
 
     **Raises:** `ValueError` if count, steps, key or cond do not fit, or for guidance that the
-    sampler would misread; `ArithmeticError` if an adaptive sampler needs more steps than it may
-    take.
+    sampler would misread; `TypeError` for what is no denoiser or no sampler, and if the sampler's step
+    gives another kind of state than it was given; `ArithmeticError` if an adaptive sampler needs more
+    steps than it may take.
     """
     if not isinstance(count, int) or count < 1:
         raise ValueError(f"count must be a whole number of samples, at least 1; got {count}")
@@ -234,6 +235,7 @@ def _plan(
     end: Steps | None = None,
     every: int | None = None,
 ) -> tuple[_Run, _Examples]:
+    _check_kinds(denoiser, sampler)
     denoiser = eqx.nn.inference_mode(denoiser)
     if guidance is not None and guidance != ():
         denoiser = Guided(denoiser, guidance)
@@ -259,6 +261,18 @@ def _plan(
     return run, dataclasses.replace(examples, numbers=own)
 
 
+def _check_kinds(denoiser: Any, sampler: Any) -> None:
+    if not isinstance(sampler, AbstractSampler):
+        raise TypeError(
+            f"the sampler must be one such as DDIMSampler(), or find_sampler(name); got {shown(sampler)}"
+        )
+    if not isinstance(denoiser, AbstractDenoiser):
+        raise TypeError(
+            f"a denoiser is wanted; got {shown(denoiser)}. Of a model that is model.denoiser, and "
+            "model.sample does the rest"
+        )
+
+
 def _start(run: _Run, examples: _Examples) -> tuple[Bound, Walk, State]:
     denoiser = run.denoiser
     if examples.numbers is not None:
@@ -280,7 +294,9 @@ def _start(run: _Run, examples: _Examples) -> tuple[Bound, Walk, State]:
 def _steps(run: _Run, denoise: Bound, walk: Walk, state: State, begin: Any, end: Any) -> State:
     # With numbers that are known, jax makes this a scan, through which gradients flow.
     def body(_: Any, state: State) -> State:
-        return run.sampler.advance(denoise, walk, state)
+        moved = run.sampler.advance(denoise, walk, state)
+        check_moved(run.sampler, state, moved)
+        return moved
 
     return jax.lax.fori_loop(begin, end, body, state)
 
@@ -330,9 +346,9 @@ def _arrived(sampler: AbstractSampler, samples: Decoded) -> Decoded:
 def _checked_key(key: Any) -> PRNGKey:
     if hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return key
-    raise ValueError(
-        f"key must be a random key, made by jax.random.key(seed); got {type(key).__name__}"
-    )
+    raw = getattr(key, "dtype", None) == jnp.uint32
+    what = "the words of a key, as of jax.random.PRNGKey" if raw else f"a {type(key).__name__}"
+    raise ValueError(f"key must be a random key, made by jax.random.key(seed); got {what}")
 
 
 def _key_for(sampler: AbstractSampler, key: PRNGKey | None) -> PRNGKey:

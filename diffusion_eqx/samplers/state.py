@@ -3,6 +3,7 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
@@ -54,3 +55,27 @@ class State(eqx.Module):
     def second_draw(self) -> Batch:
         """Standard normal noise of this step that is independent of what a source of noise gives it."""
         return draw(self.keys, self.index + SECOND_DRAW, self.x.shape[1:])
+
+
+def check_moved(sampler: Any, before: State, after: Any) -> None:
+    """**Raises:** `TypeError` if what a sampler's step gave is no state like the one before it."""
+    name = type(sampler).__name__
+    if not isinstance(after, State):
+        raise TypeError(
+            f"{name}.step must return state.moved(x) or state.moved(x, memory); it returned a "
+            f"{type(after).__name__}"
+        )
+    if after.x.shape != before.x.shape or after.x.dtype != before.x.dtype:
+        raise TypeError(
+            f"{name}.step was given examples {before.x.dtype}{before.x.shape} and returned "
+            f"{after.x.dtype}{after.x.shape}; the two must be alike"
+        )
+    old, new = _shapes(before.memory), _shapes(after.memory)
+    if old != new:
+        raise TypeError(
+            f"{name}.step must remember arrays like those of its init; init gave {old}, step gave {new}"
+        )
+
+
+def _shapes(memory: Any) -> Any:
+    return jax.tree.map(lambda a: f"{jnp.result_type(a)}{list(jnp.shape(a))}", memory)

@@ -1,5 +1,6 @@
 """Noise schedules: alpha(t) and sigma(t), the levels that they make, and what follows from them."""
 
+from diffusion_eqx._values import number as number
 from diffusion_eqx.schedules.base import AbstractSchedule as AbstractSchedule
 from diffusion_eqx.schedules.continuous import EDMSchedule as EDMSchedule
 from diffusion_eqx.schedules.continuous import FlowSchedule as FlowSchedule

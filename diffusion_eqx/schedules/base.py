@@ -131,7 +131,7 @@ class AbstractSchedule(AbstractValue):
         if not jnp.issubdtype(k.dtype, jnp.integer):
             raise ValueError(
                 f"a timestep is an integer in 0 … {self.num_timesteps - 1}; got {timestep}. For a time in "
-                "[0, 1] use `at`"
+                "[0, 1] ask the schedule for its level, schedule.at(time), and denoiser(x, level)"
             )
         _refuse_outside(k, 0, self.num_timesteps - 1, "timestep")
         return self.at((k.astype(float) + 1.0) / self.num_timesteps)

@@ -9,7 +9,7 @@ from jaxtyping import Array
 from diffusion_eqx._values import as_arrays
 from diffusion_eqx.samplers import AbstractGrid
 from diffusion_eqx.schedules import AbstractSchedule, NoiseLevel
-from diffusion_eqx.testing.law import broken_by, demand
+from diffusion_eqx.testing.law import broken_by, demand, demand_instance
 
 
 def check_grid(
@@ -26,6 +26,7 @@ def check_grid(
 
     **Raises:** `LawBroken`, which names the law, what was found and what is owed.
     """
+    demand_instance(grid, AbstractGrid)
     for number in (0, -3):
         try:
             grid.check(schedule, number)

@@ -31,7 +31,7 @@ from diffusion_eqx.schedules import (
     VPSchedule,
 )
 from diffusion_eqx.testing.compiles import count_compiles, demand_inputs
-from diffusion_eqx.testing.law import broken_by, demand
+from diffusion_eqx.testing.law import broken_by, demand, demand_instance
 from diffusion_eqx.testing.sampler import custom_calls
 
 _SHAPE = (2, 2, 2)
@@ -70,6 +70,7 @@ def check_guidance(
 
     **Raises:** `LawBroken`, which names the law, what was found and what is owed.
     """
+    demand_instance(guidance, AbstractGuidance)
     demand_inputs(guidance)
     given = _cond(guidance, shape) if cond is None else cond
     rng = np.random.default_rng(1)

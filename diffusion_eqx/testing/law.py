@@ -2,6 +2,8 @@
 
 from typing import Any, NoReturn
 
+from diffusion_eqx._values import shown
+
 
 class LawBroken(AssertionError):
     """A part does not keep a law that every part of its kind must keep.
@@ -30,3 +32,9 @@ def demand(law: str, holds: Any, found: Any, owed: str, remedy: str = "") -> Non
 def broken_by(law: str, error: Exception, owed: str, remedy: str = "") -> NoReturn:
     """**Raises:** `LawBroken`, always: an error came where the law promises that none does."""
     raise LawBroken(law, f"{type(error).__name__}: {error}", owed, remedy) from error
+
+
+def demand_instance(given: Any, kind: type) -> None:
+    """**Raises:** `TypeError` if a part is not of its kind, such as a class in place of its instance."""
+    if not isinstance(given, kind):
+        raise TypeError(f"the laws of {kind.__name__} are for its instances; got {shown(given)}")

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from diffusion_eqx.denoiser import Denoiser
 from diffusion_eqx.parameterizations import AbstractParameterization, Coefficients
 from diffusion_eqx.schedules import AbstractSchedule, NoiseLevel
-from diffusion_eqx.testing.law import broken_by, demand
+from diffusion_eqx.testing.law import broken_by, demand, demand_instance
 
 
 def check_parameterization(
@@ -30,6 +30,7 @@ def check_parameterization(
 
     **Raises:** `LawBroken`, which names the law, what was found and what is owed.
     """
+    demand_instance(parameterization, AbstractParameterization)
     total = schedule.num_timesteps
     k = np.unique(np.linspace(0, total - 1, 97).astype(int))
     times = np.unique(np.concatenate([(k + 1.0) / total, np.linspace(1.0 / total, 1.0, 53)]))

@@ -38,7 +38,7 @@ from diffusion_eqx.schedules import (
 )
 from diffusion_eqx.testing.any_schedule import AnySchedule
 from diffusion_eqx.testing.compiles import count_compiles, demand_inputs
-from diffusion_eqx.testing.law import broken_by, demand
+from diffusion_eqx.testing.law import broken_by, demand, demand_instance
 from diffusion_eqx.testing.problems import exact_flow, three_gaussians
 
 Oracle = Callable[[Array, Array, AbstractSchedule], AbstractDenoiser]
@@ -78,6 +78,7 @@ def check_sampler(
       whatever level the grid begins at.
     - It converges at its order.
     - A single step returns x0.
+    - What it remembers has the batch as its first axis, and `remembers` says that there is something.
     - An image does not depend on its batch. Images of one batch at different steps, of different
       numbers of steps, equal each alone. Both with as many examples as channels.
     - A deterministic sampler does not look at the keys; a stochastic one does.
@@ -93,8 +94,10 @@ def check_sampler(
 
     **Raises:** `LawBroken`, which names the law, what was found and what is owed.
     """
+    demand_instance(sampler, AbstractSampler)
     usable = _usable(sampler, steps)
     demand_inputs(sampler)
+    _memory(sampler, oracle)
     _each_image(sampler, oracle)
     if sampler.chooses_levels:
         _counted_moments(sampler, oracle, _MOST, 1000, spread)
@@ -104,6 +107,32 @@ def check_sampler(
         _order(sampler, order, usable)
     _derivatives(sampler, oracle)
     _lowers(sampler, oracle)
+
+
+def _memory(sampler: AbstractSampler, oracle: Oracle) -> None:
+    schedule, batch = ENDS["VPSchedule"], 3
+    denoiser = oracle(jnp.asarray(MEAN), jnp.asarray(STD), schedule)
+
+    def begun(x: Batch) -> Any:
+        walk = Walk.of(as_arrays(sampler).grid, schedule, _usable(sampler, (20,))[0])
+        keys = image_keys(jax.random.key(0), batch)
+        return begin_from_noise(sampler, Bound(denoiser), walk, x, keys=keys).memory
+
+    memory = jax.eval_shape(begun, jnp.zeros((batch, *_SHAPE)))
+    shapes = [leaf.shape for leaf in jax.tree.leaves(memory)]
+    demand(
+        "what it remembers has the batch as its first axis",
+        all(shape[:1] == (batch,) for shape in shapes),
+        f"arrays of shapes {shapes} for a batch of {batch}",
+        "one entry for each example",
+        "An artifact carries each example by itself",
+    )
+    demand(
+        "it says that it remembers",
+        sampler.remembers or not shapes,
+        f"remembers = False, and init gives {len(shapes)} arrays",
+        "remembers = True",
+    )
 
 
 def _usable(sampler: AbstractSampler, steps: Sequence[int]) -> list[int]:

@@ -17,10 +17,12 @@ from diffusion_eqx.schedules import (
     AbstractSchedule,
     NoiseLevel,
 )
-from diffusion_eqx.testing.law import broken_by, demand
+from diffusion_eqx.testing.law import broken_by, demand, demand_instance
 
 # What single precision may lose of alpha, sigma and the log-SNR.
 _ROUNDING = 1e-5
+# Of x at t = 1, in units of its standard deviation, for data of unit deviation.
+_MOST_SIGNAL = 0.1
 _FIELDS = ("time", "alpha", "sigma", "log_snr")
 
 
@@ -28,6 +30,7 @@ def check_schedule(schedule: AbstractSchedule) -> None:
     """Check the laws that samplers, losses and networks rely on in a noise schedule.
 
     - It begins clean: alpha(0) = 1 and sigma(0) = 0.
+    - It ends in noise, from which sampling starts: at most a tenth of x is signal at t = 1.
     - alpha and sigma are not negative, and the log-SNR falls strictly.
     - Single precision keeps five digits of alpha, sigma and the log-SNR: no formula cancels.
     - Levels and their slopes are finite at every time, both ends included.
@@ -41,6 +44,7 @@ def check_schedule(schedule: AbstractSchedule) -> None:
 
     **Raises:** `LawBroken`, which names the law, what was found and what is owed.
     """
+    demand_instance(schedule, AbstractSchedule)
     total = schedule.num_timesteps
     nodes = np.arange(1, total + 1) / total
     if total > 1000:
@@ -60,6 +64,13 @@ def check_schedule(schedule: AbstractSchedule) -> None:
         least >= -1e-6 and sigma.min() > 0.0,
         least,
         "at least 0",
+    )
+    share = float(alpha[-1] / np.hypot(alpha[-1], sigma[-1]))
+    demand(
+        "it ends in noise",
+        share <= _MOST_SIGNAL,
+        share,
+        f"alpha/sqrt(alpha² + sigma²) of at most {_MOST_SIGNAL} at t = 1, where samples are noise alone",
     )
     _keeps_digits(schedule, times, alpha, sigma)
     _falls(times, log_snr)

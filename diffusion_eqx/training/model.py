@@ -19,6 +19,7 @@ from diffusion_eqx.training.autoencoder import encode_dataset
 from diffusion_eqx.training.callback import Callback
 from diffusion_eqx.training.checks import check_data
 from diffusion_eqx.training.folder import MODEL
+from diffusion_eqx.training.identity import describe_network, describe_value
 from diffusion_eqx.training.loop import fit
 from diffusion_eqx.training.recipe import make_recipe
 from diffusion_eqx.training.run import Run
@@ -59,7 +60,7 @@ def train(
     check_data(model, data)
     run = Run(
         out,
-        settings={"model": json.loads(to_json(model.config))},
+        settings=_settings(model),
         assemble=lambda network: _with_network(model, network),
         overwrite=overwrite,
     )
@@ -80,6 +81,16 @@ def train(
     if run.folder is not None:
         save_model(run.folder / MODEL, trained, record=_record(data, config, rows))
     return trained
+
+
+def _settings(model: AbstractDiffusionModel) -> dict[str, Any]:
+    """What a model is beside its network; a part put in by hand is not that of the configuration."""
+    return {
+        "model": json.loads(to_json(model.config)),
+        "schedule": describe_value(model.denoiser.schedule),
+        "parameterization": describe_value(model.denoiser.parameterization),
+        "decoding": describe_network(model.decoding),
+    }
 
 
 def _check_savable(model: AbstractDiffusionModel, data: Dataset, config: TrainingConfig) -> None:

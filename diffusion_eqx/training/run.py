@@ -1,7 +1,5 @@
 """A training run, as its callbacks see it."""
 
-import dataclasses
-import hashlib
 import json
 import sys
 import zlib
@@ -12,25 +10,22 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from diffusion_eqx._typing import PRNGKey
 from diffusion_eqx.config import TrainingConfig
 from diffusion_eqx.data import Dataset
 from diffusion_eqx.random_keys import CALLBACK, role
 from diffusion_eqx.training.folder import open_folder
+from diffusion_eqx.training.identity import describe_data, describe_network, describe_training
 from diffusion_eqx.training.state import TrainState, averaged
-
-# Settings that may change when a run is continued: they do not change what is learnt.
-_FREE = ("log_every", "checkpoint_every", "preview_every")
 
 
 class Run:
     """One run of `fit`: where its files go, and what callbacks may ask of it.
 
     - `folder`: where checkpoints, log and previews go; None writes no files.
-    - `settings`: JSON that says what run it is, beside the training configuration, the data and the size of
-      the network. A folder is continued by a run of the same settings only.
+    - `settings`: JSON that says what run it is, beside the training configuration, the data and the network
+      as it is at the start. A folder is continued by a run of the same settings only.
     - `assemble`: makes a model of a trained network, for callbacks; None leaves the network as it is.
     - `overwrite`: start anew where the folder holds a run.
 
@@ -116,35 +111,3 @@ class Run:
     def move_to(self, state: TrainState, step: int) -> None:
         """Take the state after `step` steps. `fit` calls it."""
         self._state, self.step = state, step
-
-
-def describe_training(config: TrainingConfig) -> dict[str, Any]:
-    """The settings that decide what is learnt, as JSON."""
-    settings = dataclasses.asdict(config)
-    return {name: value for name, value in settings.items() if name not in _FREE}
-
-
-def describe_network(network: Any) -> dict[str, Any]:
-    """The class of a network, and the number of its arrays and of the numbers in them, as JSON."""
-    arrays = jax.tree.leaves(eqx.filter(network, eqx.is_array))
-    return {
-        "class": type(network).__name__,
-        "arrays": len(arrays),
-        "parameters": sum(array.size for array in arrays),
-    }
-
-
-def describe_data(data: Dataset) -> dict[str, Any]:
-    """Size, shape and classes of a data set, and a digest of its labels and of some examples, as JSON."""
-    digest = hashlib.sha256()
-    if data.labels is not None:
-        digest.update(np.ascontiguousarray(data.labels, dtype=np.int64).tobytes())
-    # A batch of its own, so that other settings of the run do not change the digest.
-    images = data.batches(min(64, len(data)), seed=0)[0]["images"]
-    digest.update(np.ascontiguousarray(images).tobytes())
-    return {
-        "examples": len(data),
-        "shape": list(data.shape),
-        "classes": data.num_classes,
-        "digest": digest.hexdigest()[:16],
-    }
