@@ -49,7 +49,7 @@ class Train:
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FOLDER")]
     """The folder of the run, e.g. run."""
     data: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER")] = "fashion-mnist"
-    """What to train on: fashion-mnist, digits, emoji, or a folder of pictures, whose folders are classes."""
+    """fashion-mnist, digits, emoji, or a folder of pictures, whose folders are classes."""
     size: tuple[int, int] | None = None
     """Height and width of a folder's pictures, if --model does not say (default: 28 28)."""
     data_dir: Path | None = None
