@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from diffusion_eqx._face import face as _face
 from diffusion_eqx._typing import Batch, Cond, PRNGKey
 from diffusion_eqx._values import AbstractValue, is_traced
 from diffusion_eqx.parameterizations import AbstractParameterization, Coefficients
@@ -217,3 +218,6 @@ def check_pair(schedule: AbstractSchedule, parameterization: AbstractParameteriz
         "VPrediction or X0Prediction "
         "(VelocityPrediction for FlowSchedule), or a schedule that keeps some signal"
     )
+
+
+__dir__ = _face(globals())

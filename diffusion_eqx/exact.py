@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from diffusion_eqx._face import face as _face
 from diffusion_eqx._typing import Batch, Cond
 from diffusion_eqx.denoiser import AbstractDenoiser, Level, Prediction, as_level, plain
 from diffusion_eqx.schedules import AbstractSchedule
@@ -115,3 +116,6 @@ class GaussianMixtureDenoiser(AbstractDenoiser):
         x0 = jnp.sum(share * (components + gain * offset), axis=1)
         eps = jnp.sum(share * ((sigma / variance)[:, :, None] * offset), axis=1)
         return Prediction(x0.reshape(x.shape), eps.reshape(x.shape))
+
+
+__dir__ = _face(globals())

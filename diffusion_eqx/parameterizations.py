@@ -16,6 +16,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from diffusion_eqx._face import face as _face
 from diffusion_eqx._typing import Real
 from diffusion_eqx._values import AbstractValue, real
 from diffusion_eqx.schedules import AbstractSchedule, NoiseLevel
@@ -148,3 +149,6 @@ class EDMPrediction(AbstractParameterization):
 
 def _unit_scale(level: NoiseLevel) -> PerLevel:
     return 1.0 / jnp.sqrt(level.alpha**2 + level.sigma**2)
+
+
+__dir__ = _face(globals())

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
+from diffusion_eqx._face import face as _face
 from diffusion_eqx._typing import Batch, Cond, PRNGKey
 from diffusion_eqx.schedules import AbstractSchedule
 
@@ -109,3 +110,6 @@ def _is_schedule(node: Any) -> bool:
 
 def _is_weight(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray) and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+__dir__ = _face(globals())

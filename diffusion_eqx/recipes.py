@@ -14,6 +14,7 @@ import diffrax
 import equinox as eqx
 
 from diffusion_eqx import guidance, parameterizations, samplers, schedules
+from diffusion_eqx._face import face as _face
 from diffusion_eqx._values import AbstractValue
 
 _ROOMS = (schedules, parameterizations, samplers, guidance)
@@ -98,3 +99,6 @@ def _find(name: str, own: dict[str, type]) -> type[eqx.Module]:
     raise ValueError(
         f"{name!r} is no class of this library; if it is one of your own, give it as parts=[{name}]"
     )
+
+
+__dir__ = _face(globals())

@@ -1,12 +1,12 @@
 """The command line trains on packaged data sets and on folders of pictures."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from diffusion_eqx.cli import main
-from diffusion_eqx.cli.train import _default_model, _model_for
-from diffusion_eqx.data import fashion_mnist
 from diffusion_eqx.models import load_model, read_record
 
 
@@ -42,21 +42,31 @@ def test_a_folder_of_pictures_is_trained_on(pictures, tmp_path):
     assert read_record(path).class_names == ("cats", "dogs")
 
 
+@pytest.fixture
+def chosen(monkeypatch):
+    """The configurations of the models that the command line would train."""
+    configs = []
+    monkeypatch.setattr(
+        "diffusion_eqx.training.train", lambda model, *_, **__: configs.append(model.config)
+    )
+    return configs
+
+
 @pytest.mark.slow
-def test_a_model_is_made_to_fit_the_pictures(pictures, tmp_path, monkeypatch):
+def test_a_model_is_made_to_fit_the_pictures(pictures, chosen, tmp_path):
     """Size, channels, classes and attention, without an option of the model."""
-    monkeypatch.setattr("diffusion_eqx.training.train", lambda model, *_, **__: seen.append(model))
-    seen = []
     main(["train", "-o", str(tmp_path / "run"), "--data", str(pictures), "--size", "20", "24"])
-    config = seen[0].config
-    assert config.input_shape == (20, 24, 3)
-    assert config.backbone.in_channels == config.backbone.out_channels == 3
-    assert config.backbone.num_classes == 2
-    assert config.backbone.attention_resolutions == (6,)
+    assert chosen[0].input_shape == (20, 24, 3)
+    assert chosen[0].backbone.in_channels == chosen[0].backbone.out_channels == 3
+    assert chosen[0].backbone.num_classes == 2
+    assert chosen[0].backbone.attention_resolutions == (6,)
 
 
-def test_the_default_model_is_what_is_made_for_fashion_mnist():
-    assert _default_model() == _model_for(fashion_mnist("test"))
+@pytest.mark.slow
+def test_the_options_shown_are_those_of_the_model_made_for_fashion_mnist(chosen, tmp_path):
+    main(["train", "-o", str(tmp_path / "fitted")])
+    main(["train", "-o", str(tmp_path / "given"), "--model.name", "given"])
+    assert dataclasses.replace(chosen[0], name="given") == chosen[1]
 
 
 def test_a_size_beside_a_model_is_refused(pictures, tmp_path, capsys):

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 
 # In order of dependence: a room imports only itself and what stands before it.
 ROOMS = [
+    "_face",
     "_typing",
     "_values",
     "random_keys",

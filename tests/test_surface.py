@@ -82,6 +82,23 @@ def test_every_public_name_is_on_one_face():
     assert len(homes) > 200
 
 
+@pytest.mark.parametrize("room", [name for name in dir(dx) if inspect.ismodule(getattr(dx, name))])
+def test_the_tab_key_shows_what_is_public_and_nothing_else(room):
+    face = importlib.import_module(f"diffusion_eqx.{room}")
+    shown = {name: getattr(face, name) for name in dir(face)}
+    for name, value in shown.items():
+        assert not name.startswith("_")
+        assert not inspect.ismodule(value), f"{room} shows the module {name}"
+        home = getattr(value, "__module__", "diffusion_eqx")
+        assert home.startswith("diffusion_eqx") or home in ("typing", "types"), (
+            f"{room}.{name}: {home}"
+        )
+    public = {
+        name for name, value in vars(face).items() if inspect.isclass(value) and name in shown
+    }
+    assert public or room in ("precision", "recipes")
+
+
 def test_the_top_level_gives_the_rooms_and_the_names_of_every_session():
     expected = {
         "Denoiser",

@@ -148,7 +148,7 @@ std::optional<Options> ParseOptions(int argc, const char* const* argv) {
                      "random seed, 0 to 4294967295 (default: drawn, and shown)");
   sample
       ->add_option("--label", options.labels,
-                   "class by number or name, repeated over the images; all, or none")
+                   "class by number or name, repeated over the images; all (the default), or none")
       ->delimiter(',')
       ->type_name("LABEL");
   std::map<std::string, std::optional<double>> named = {

@@ -104,8 +104,11 @@ Container ParseContainer(std::string_view file) {
     Fail("its header claims " + std::to_string(header_size) +
          " bytes, more than there are: truncated?");
   }
-  if ((8 + header_size) % kAlignment != 0)
-    Fail("its header does not end at a multiple of 64 bytes");
+  if ((8 + header_size) % kAlignment != 0) {
+    Fail(
+        "its header does not end at a multiple of 64 bytes. If it is the file of a model, "
+        "diffusion-eqx-export makes an artifact of it");
+  }
   const std::string_view text = file.substr(8, header_size);
   const std::string_view data = file.substr(8 + header_size);
   if (text.empty() || text.front() != '{') Fail("its header does not begin with '{'");

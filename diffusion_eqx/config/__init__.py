@@ -1,5 +1,6 @@
 """Frozen, validated configurations with a JSON form. No jax is imported here."""
 
+from diffusion_eqx._face import face as _face
 from diffusion_eqx.config.backbone import BackboneConfig as BackboneConfig
 from diffusion_eqx.config.backbone import DiTBackboneConfig as DiTBackboneConfig
 from diffusion_eqx.config.backbone import UNetBackboneConfig as UNetBackboneConfig
@@ -23,3 +24,5 @@ from diffusion_eqx.config.schedule import NoiseScheduleConfig as NoiseScheduleCo
 from diffusion_eqx.config.training import DEFAULT_WEIGHTING as DEFAULT_WEIGHTING
 from diffusion_eqx.config.training import DiffusionTrainingConfig as DiffusionTrainingConfig
 from diffusion_eqx.config.training import TrainingConfig as TrainingConfig
+
+__dir__ = _face(globals())

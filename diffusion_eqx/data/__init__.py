@@ -1,5 +1,6 @@
 """Sources of images, their batches in [−1, 1], and pictures on disk."""
 
+from diffusion_eqx._face import face as _face
 from diffusion_eqx.data.array_dataset import ArrayDataset as ArrayDataset
 from diffusion_eqx.data.base import Batches as Batches
 from diffusion_eqx.data.base import Dataset as Dataset
@@ -15,3 +16,5 @@ from diffusion_eqx.data.picture import save_animation as save_animation
 from diffusion_eqx.data.picture import save_picture as save_picture
 from diffusion_eqx.data.pixels import to_bytes as to_bytes
 from diffusion_eqx.data.pixels import to_unit_range as to_unit_range
+
+__dir__ = _face(globals())

@@ -1,5 +1,6 @@
 """Editing of given images: inversion, interpolation, SDEdit, inpainting; and drawing coarse to fine."""
 
+from diffusion_eqx._face import face as _face
 from diffusion_eqx.editing.edit import edit_by_inversion as edit_by_inversion
 from diffusion_eqx.editing.fixed_point import fixed_point as fixed_point
 from diffusion_eqx.editing.inpainting import inpaint as inpaint
@@ -15,3 +16,5 @@ from diffusion_eqx.editing.slerp import slerp as slerp
 from diffusion_eqx.editing.source import Model as Model
 from diffusion_eqx.editing.source import Source as Source
 from diffusion_eqx.editing.strength import begin_index as begin_index
+
+__dir__ = _face(globals())

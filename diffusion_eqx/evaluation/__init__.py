@@ -1,5 +1,6 @@
 """How good a model is: class accuracy, Fréchet distance, likelihood, distortion."""
 
+from diffusion_eqx._face import face as _face
 from diffusion_eqx.evaluation.classifier import Classifier as Classifier
 from diffusion_eqx.evaluation.classifier import accuracy as accuracy
 from diffusion_eqx.evaluation.classifier import judge as judge
@@ -13,3 +14,5 @@ from diffusion_eqx.evaluation.likelihood import image_bits_per_dim as image_bits
 from diffusion_eqx.evaluation.likelihood import log_likelihood as log_likelihood
 from diffusion_eqx.evaluation.model_likelihood import bits_per_dim as bits_per_dim
 from diffusion_eqx.evaluation.noisy_accuracy import noisy_accuracy as noisy_accuracy
+
+__dir__ = _face(globals())

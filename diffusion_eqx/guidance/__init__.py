@@ -1,5 +1,6 @@
 """Guidance: values that bend a denoiser's prediction, and `Guided`, the denoiser that carries them."""
 
+from diffusion_eqx._face import face as _face
 from diffusion_eqx._values import number as number
 from diffusion_eqx._values import numbers as numbers
 from diffusion_eqx._values import with_numbers as with_numbers
@@ -27,3 +28,5 @@ from diffusion_eqx.guidance.limiters import DynamicThresholding as DynamicThresh
 from diffusion_eqx.guidance.mmps import MomentMatchingGuidance as MomentMatchingGuidance
 from diffusion_eqx.guidance.pigdm import PseudoInverseGuidance as PseudoInverseGuidance
 from diffusion_eqx.guidance.posterior import AbstractPosteriorGuidance as AbstractPosteriorGuidance
+
+__dir__ = _face(globals())

@@ -1,5 +1,6 @@
 """Losses: the error of a network, what it weighs at each noise level, and which levels are trained."""
 
+from diffusion_eqx._face import face as _face
 from diffusion_eqx.losses.build import training_loss as training_loss
 from diffusion_eqx.losses.denoising import ERRORS as ERRORS
 from diffusion_eqx.losses.denoising import DenoisingLoss as DenoisingLoss
@@ -18,3 +19,5 @@ from diffusion_eqx.losses.weights import SNR as SNR
 from diffusion_eqx.losses.weights import AbstractWeight as AbstractWeight
 from diffusion_eqx.losses.weights import MinSNR as MinSNR
 from diffusion_eqx.losses.weights import Uniform as Uniform
+
+__dir__ = _face(globals())

@@ -1,5 +1,6 @@
 """Models: a configuration, a denoiser and how samples are decoded; and models as files."""
 
+from diffusion_eqx._face import face as _face
 from diffusion_eqx.models.aliases import AbstractAliasedModel as AbstractAliasedModel
 from diffusion_eqx.models.aliases import AbstractPixelModel as AbstractPixelModel
 from diffusion_eqx.models.array_file import ModelFileError as ModelFileError
@@ -30,3 +31,5 @@ from diffusion_eqx.models.latent import LDMModel as LDMModel
 from diffusion_eqx.models.plan import GuidanceLike as GuidanceLike
 from diffusion_eqx.models.plan import Plan as Plan
 from diffusion_eqx.models.score import ScoreDiffusionModel as ScoreDiffusionModel
+
+__dir__ = _face(globals())

@@ -1,5 +1,6 @@
 """Channels-last layers and the backbones made of them."""
 
+from diffusion_eqx._face import face as _face
 from diffusion_eqx.nn.activation import ACTIVATIONS as ACTIVATIONS
 from diffusion_eqx.nn.attention import SpatialSelfAttention as SpatialSelfAttention
 from diffusion_eqx.nn.attention import attend as attend
@@ -26,3 +27,5 @@ from diffusion_eqx.nn.transformer import TransformerBlock as TransformerBlock
 from diffusion_eqx.nn.transformer import TransformerStack as TransformerStack
 from diffusion_eqx.nn.transformer import modulated_norm as modulated_norm
 from diffusion_eqx.nn.unet import UNet as UNet
+
+__dir__ = _face(globals())

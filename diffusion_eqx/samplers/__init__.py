@@ -1,5 +1,6 @@
 """Samplers, the grids they walk on, where their noise comes from, and the drivers that run them."""
 
+from diffusion_eqx._face import face as _face
 from diffusion_eqx._values import Number as Number
 from diffusion_eqx._values import number as number
 from diffusion_eqx._values import numbers as numbers
@@ -64,3 +65,5 @@ from diffusion_eqx.samplers.sources import IndependentNoise as IndependentNoise
 from diffusion_eqx.samplers.state import State as State
 from diffusion_eqx.samplers.temperature import temperature as temperature
 from diffusion_eqx.samplers.unipc import UniPCSampler as UniPCSampler
+
+__dir__ = _face(globals())

@@ -1,5 +1,6 @@
 """Noise schedules: alpha(t) and sigma(t), the levels that they make, and what follows from them."""
 
+from diffusion_eqx._face import face as _face
 from diffusion_eqx._values import number as number
 from diffusion_eqx.schedules.base import AbstractSchedule as AbstractSchedule
 from diffusion_eqx.schedules.continuous import EDMSchedule as EDMSchedule
@@ -17,3 +18,5 @@ from diffusion_eqx.schedules.level import LEAST_LOG_SNR as LEAST_LOG_SNR
 from diffusion_eqx.schedules.level import NoiseLevel as NoiseLevel
 from diffusion_eqx.schedules.level import over as over
 from diffusion_eqx.schedules.level import safe_sqrt as safe_sqrt
+
+__dir__ = _face(globals())

@@ -6,6 +6,7 @@ Each raises `LawBroken`, which names the law, what was found and what is owed. W
         dx.testing.check_sampler(MySampler(), order=2)
 """
 
+from diffusion_eqx._face import face as _face
 from diffusion_eqx.testing.any_schedule import AnySchedule as AnySchedule
 from diffusion_eqx.testing.backbone import check_backbone as check_backbone
 from diffusion_eqx.testing.compiles import count_compiles as count_compiles
@@ -20,3 +21,5 @@ from diffusion_eqx.testing.problems import three_gaussians as three_gaussians
 from diffusion_eqx.testing.problems import true_samples as true_samples
 from diffusion_eqx.testing.sampler import check_sampler as check_sampler
 from diffusion_eqx.testing.schedule import check_schedule as check_schedule
+
+__dir__ = _face(globals())

@@ -1,5 +1,6 @@
 """Training: `train` a model in one line, or `fit` any network by any loss."""
 
+from diffusion_eqx._face import face as _face
 from diffusion_eqx.training.autoencoder import AutoencoderLoss as AutoencoderLoss
 from diffusion_eqx.training.autoencoder import encode_dataset as encode_dataset
 from diffusion_eqx.training.autoencoder import measure_scale_factor as measure_scale_factor
@@ -27,3 +28,5 @@ from diffusion_eqx.training.run import Run as Run
 from diffusion_eqx.training.state import TrainState as TrainState
 from diffusion_eqx.training.state import averaged as averaged
 from diffusion_eqx.training.step import train_step as train_step
+
+__dir__ = _face(globals())
