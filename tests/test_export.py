@@ -134,8 +134,8 @@ def test_an_unguided_export_has_no_scale_and_costs_half(tmp_path):
         ({"steps": 0}, "steps must be"),
         ({"steps": 1001}, "steps must be between 1 and the 1000"),
         ({"eta": 1.5}, "eta must be between"),
-        ({"foo": 1}, "no number 'foo'.*DDIMSampler.*eta, temperature"),
-        ({"guidance_scale": 3.0}, "no number 'guidance_scale'"),
+        ({"foo": 1}, "no option 'foo'.*DDIMSampler.*eta, temperature"),
+        ({"guidance_scale": 3.0}, "no option 'guidance_scale'"),
         ({"sampler": "ddmi"}, "unknown sampler 'ddmi'.*ddim"),
         ({"guidance": "gfc"}, "unknown guidance 'gfc'.*cfg"),
         ({"grid": "even"}, "unknown grid 'even'.*karras"),
@@ -188,7 +188,7 @@ def test_command_line_exports_shows_and_verifies(tmp_path):
     failed = command("verify", model)
     assert (failed.returncode, "no artifact" in failed.stderr) == (2, True)
     for wrong, message in (
-        (("--foo", 1), "no number 'foo'"),
+        (("--foo", 1), "no option 'foo'"),
         (("--eta", "much"), "needs a number; got 'much'"),
         (("--eta",), "--eta is no option here, or lacks its value"),
     ):

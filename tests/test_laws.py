@@ -768,18 +768,3 @@ def test_a_right_data_set_of_ones_own_passes():
 def test_a_blunted_data_set_breaks_the_law(fault):
     with pytest.raises(LawBroken, match=DATASET_FAULTS[fault]):
         check_dataset(Faulty(fault))
-
-
-@pytest.mark.parametrize(
-    "check",
-    [
-        lambda: check_schedule(VPSchedule),
-        lambda: check_sampler(DDIMSampler),
-        lambda: check_guidance(ClassifierFreeGuidance),
-        lambda: check_grid(KarrasGrid, VPSchedule()),
-        lambda: check_parameterization(VPrediction, VPSchedule()),
-    ],
-)
-def test_a_class_in_place_of_its_instance_is_told_so(check):
-    with pytest.raises(TypeError, match=r"where an instance is wanted: \w+\(\)"):
-        check()

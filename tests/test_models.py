@@ -214,11 +214,11 @@ def test_a_trajectory_ends_with_the_sample(model, getkey):
     ("call", "message"),
     [
         (lambda m, k: m.sample(2, "no-such", key=k), "unknown sampler"),
-        (lambda m, k: m.sample(2, "ddpm", steps=5, key=k, eta=0.5), "no number 'eta'"),
+        (lambda m, k: m.sample(2, "ddpm", steps=5, key=k, eta=0.5), "no option 'eta'"),
         (lambda m, k: m.sample(2, steps=5, key=k, eta=1.5), "eta must be between 0 and 1"),
         (lambda m, k: m.sample(2, steps=5, key=k, grid="no-such"), "unknown grid"),
         (lambda m, k: m.sample(2, steps=5, key=k, guidance="no-such"), "unknown guidance"),
-        (lambda m, k: m.sample(2, steps=5, key=k, rescale=0.5), "no number 'rescale'"),
+        (lambda m, k: m.sample(2, steps=5, key=k, rescale=0.5), "no option 'rescale'"),
         (lambda m, k: m.sample(2, "ddim", steps=2000, key=k), "1 and the 1000"),
         (lambda m, k: m.sample(2, "ddim", steps=0, key=k), "at least 1"),
         (lambda m, k: m.sample(2, "ddim", steps=-3, key=k), "at least 1"),

@@ -236,7 +236,7 @@ def test_times_and_timesteps_cannot_be_taken_for_one_another():
     schedule = SCHEDULES["linear"]
     with pytest.raises(ValueError, match=r"real number in \[0, 1\].*at_timestep"):
         schedule.at(3)
-    with pytest.raises(ValueError, match=r"integer in 0 … 999.*use `at`"):
+    with pytest.raises(ValueError, match=r"integer in 0 … 999.*ask the schedule for its level"):
         schedule.at_timestep(0.5)
     for call, wrong in ((schedule.at, 1.5), (schedule.at, -0.1), (schedule.at, float("nan"))):
         with pytest.raises(ValueError, match="a time lies in"):

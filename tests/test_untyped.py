@@ -52,6 +52,13 @@ calls = {
     "steps of diffusers": lambda: model.sample(2, labels=1, num_inference_steps=2, key=key),
     "scale of diffusers": lambda: model.sample(2, labels=1, guidance_scale=2.0, key=key),
     "misspelt": lambda: model.sample(2, labels=1, step=2, key=key),
+    "check_schedule": lambda: dx.testing.check_schedule(dx.schedules.VPSchedule),
+    "check_sampler": lambda: dx.testing.check_sampler(dx.samplers.DDIMSampler),
+    "check_guidance": lambda: dx.testing.check_guidance(dx.guidance.Clipping),
+    "check_grid": lambda: dx.testing.check_grid(dx.samplers.KarrasGrid, model.schedule),
+    "check_parameterization": lambda: dx.testing.check_parameterization(
+        dx.parameterizations.VPrediction, model.schedule
+    ),
     "time for a timestep": lambda: model.q_sample(jnp.zeros((1, 4, 4, 1)), 0.5, key=key),
 }
 for name, call in calls.items():
@@ -79,6 +86,11 @@ MEANT = {
     "steps of diffusers": "no option 'num_inference_steps' here; give steps=50",
     "scale of diffusers": "no option 'guidance_scale' here; give guidance=2.0",
     "misspelt": "no option 'step' here; the nearest is 'steps'",
+    "check_schedule": "an instance is wanted: VPSchedule()",
+    "check_sampler": "an instance is wanted: DDIMSampler()",
+    "check_guidance": "an instance is wanted: Clipping()",
+    "check_grid": "an instance is wanted: KarrasGrid()",
+    "check_parameterization": "an instance is wanted: VPrediction()",
     "time for a timestep": "ask the schedule for its level, schedule.at(time)",
 }
 
@@ -88,7 +100,7 @@ def test_wrong_values_are_refused_in_one_clear_line():
         [sys.executable, "-c", SCRIPT], check=True, capture_output=True, text=True
     )
     lines = done.stdout.splitlines()
-    assert len(lines) == 27, done.stdout
+    assert len(lines) == 32, done.stdout
     for line in lines:
         assert ": refused: " in line, line
         name, _, text = line.partition(": refused: ")
