@@ -511,8 +511,8 @@ def test_command_line_trains_shows_and_samples(tmp_path, capsys):
             main([*map(str, arguments)])
         assert exit.value.code == 2
         assert message in capsys.readouterr().err
-    # In a process of its own, since training decides how many devices jax has. A model that is given a name is
-    # taken as it is.
+    # In a process of its own, since training decides how many devices jax has. With an option of its own
+    # the model is taken as it is.
     given = ("--model.name", "mine")
     failed = command("train", "-o", tmp_path / "n", "--data", "digits", *given)
     assert failed.returncode == 2
