@@ -15,7 +15,8 @@ from diffusion_eqx.models import (
     save_model,
 )
 from diffusion_eqx.samplers import DDIMSampler, sample
-from diffusion_eqx.schedules import AbstractSchedule, VPSchedule, number
+from diffusion_eqx.schedules import VPSchedule
+from tests.own_schedule import OwnSchedule
 
 KEY = jax.random.key(0)
 EXACT = GaussianDenoiser(jnp.asarray(0.3), jnp.asarray(0.5), VPSchedule())
@@ -59,23 +60,11 @@ def test_a_step_that_gives_no_state_is_told_so(sampler, message):
         sample(EXACT, sampler, (2,), count=2, steps=2, key=KEY)
 
 
-class Bent(AbstractSchedule):
-    """A schedule with a number that may be chosen."""
-
-    power: float = number(1.0, minimum=0.5, maximum=2.0, about="power of the angle")
-
-    def alpha(self, t):
-        return jnp.cos(0.5 * jnp.pi * t**self.power)
-
-    def sigma(self, t):
-        return jnp.sin(0.5 * jnp.pi * t**self.power)
-
-
 def test_numbers_of_every_part_are_held_to_their_ranges():
     """Of grids and schedules too, whose numbers an artifact takes as options."""
-    assert Bent(2.0).power == 2.0
+    assert OwnSchedule(2.0).power == 2.0
     with pytest.raises(ValueError, match=r"power must be between 0\.5 and 2; got 9"):
-        Bent(9.0)
+        OwnSchedule(9.0)
 
 
 def test_one_timestep_is_that_of_all_images(model):
@@ -101,5 +90,5 @@ def test_files_that_are_something_else_say_what_reads_them(model, tmp_path):
 
 def test_one_part_of_ones_own_needs_no_list(model, tmp_path):
     path = tmp_path / "bent.safetensors"
-    save_model(path, eqx.tree_at(lambda m: m.denoiser.schedule, model, Bent(1.5)))
-    assert load_model(path, parts=Bent).schedule == Bent(1.5)
+    save_model(path, eqx.tree_at(lambda m: m.denoiser.schedule, model, OwnSchedule(1.5)))
+    assert load_model(path, parts=OwnSchedule).schedule == OwnSchedule(1.5)

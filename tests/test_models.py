@@ -44,7 +44,8 @@ from diffusion_eqx.models import (
 )
 from diffusion_eqx.parameterizations import EDMPrediction, EpsilonPrediction
 from diffusion_eqx.samplers import DDIMSampler, KarrasGrid, draw, image_keys, sample
-from diffusion_eqx.schedules import AbstractSchedule, DiscreteSchedule, VESchedule, cosine_betas
+from diffusion_eqx.schedules import DiscreteSchedule, VESchedule, cosine_betas
+from tests.own_schedule import OwnSchedule
 from tests.perturbed import perturbed
 
 
@@ -442,18 +443,6 @@ class OwnNetwork(eqx.Module):
 
     def __call__(self, x, c_noise, cond, *, key):
         return self.weight * x
-
-
-class OwnSchedule(AbstractSchedule):
-    """A schedule of a user's own."""
-
-    power: float = 1.0
-
-    def alpha(self, t):
-        return jnp.cos(0.5 * jnp.pi * t**self.power)
-
-    def sigma(self, t):
-        return jnp.sin(0.5 * jnp.pi * t**self.power)
 
 
 @pytest.mark.parametrize(

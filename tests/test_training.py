@@ -30,7 +30,7 @@ from diffusion_eqx.models import DDIMModel, DiTModel, LDMModel, load_model, read
 from diffusion_eqx.nn import UNet
 from diffusion_eqx.parameterizations import X0Prediction
 from diffusion_eqx.random_keys import INIT, STEP, role
-from diffusion_eqx.schedules import AbstractSchedule, FlowSchedule
+from diffusion_eqx.schedules import FlowSchedule
 from diffusion_eqx.training import (
     Callback,
     DataMismatch,
@@ -43,6 +43,7 @@ from diffusion_eqx.training import (
     train_step,
     trainable,
 )
+from tests.own_schedule import OwnSchedule
 
 BIN = Path(sys.executable).parent
 SMALL = [
@@ -53,18 +54,6 @@ SMALL = [
     *("--training.batch-size", "32", "--training.warmup-steps", "5", "--training.log-every", "5"),
     *("--training.steps", "60", "--training.checkpoint-every", "10", "--cpu-devices", "1"),
 ]
-
-
-class Bent(AbstractSchedule):
-    """A schedule of one's own: alpha = cos(pi/2·t^power)."""
-
-    power: float = 1.0
-
-    def alpha(self, t):
-        return jnp.cos(0.5 * jnp.pi * t**self.power)
-
-    def sigma(self, t):
-        return jnp.sin(0.5 * jnp.pi * t**self.power)
 
 
 class Twice(eqx.Module):
@@ -354,7 +343,7 @@ def with_part(name, part):
 
 
 OTHERS = {
-    "schedule.power": with_part("schedule", Bent(2.0)),
+    "schedule.power": with_part("schedule", OwnSchedule(2.0)),
     "schedule.class": with_part("schedule", FlowSchedule()),
     "parameterization.class": with_part("parameterization", X0Prediction()),
     "network.weights": lambda model: DDIMModel(TINY, key=jax.random.key(4)),
@@ -365,7 +354,7 @@ OTHERS = {
 def test_a_run_is_of_the_parts_that_were_put_in_by_hand(tmp_path):
     """A folder must not give the weights of one run to a model of other parts."""
     config = TrainingConfig(steps=1, batch_size=8)
-    model = with_part("schedule", Bent(1.0))(DDIMModel(TINY, key=jax.random.key(3)))
+    model = with_part("schedule", OwnSchedule(1.0))(DDIMModel(TINY, key=jax.random.key(3)))
     train(model, digits(), config, out=tmp_path)
     file = (tmp_path / "model.safetensors").read_bytes()
     train(model, digits(), config, out=tmp_path)
