@@ -9,7 +9,6 @@ import tyro
 
 from diffusion_eqx.config import (
     DDIMConfig,
-    NoiseScheduleConfig,
     TrainingConfig,
     UNetBackboneConfig,
 )
@@ -22,20 +21,20 @@ if TYPE_CHECKING:
 _INTERVAL = (0.0, 0.95)
 
 
-def _default_model() -> DDIMConfig:
-    """What `_model_for` makes of Fashion-MNIST, which is not read to show the options."""
-    return DDIMConfig(
-        backbone=UNetBackboneConfig(
-            hidden_dims=(16, 32, 64), attention_resolutions=(7,), num_classes=10
-        ),
-        noise_schedule=NoiseScheduleConfig(schedule_type="cosine"),
-        prediction_type="v_prediction",
-        guidance_interval=_INTERVAL,
-    )
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+    """What the options show: Fashion-MNIST, without reading it."""
+
+    shape: tuple[int, ...] = (28, 28, 1)
+    num_classes: int | None = 10
 
 
-def _model_for(data: "Dataset") -> DDIMConfig:
+def _model_for(data: "Dataset | _Shown") -> DDIMConfig:
     return DDIMConfig.for_data(data, guidance_interval=_INTERVAL)
+
+
+def _default_model() -> DDIMConfig:
+    return _model_for(_Shown())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
