@@ -177,10 +177,17 @@ def held_at(tree: Any, path: tuple[str | int, ...]) -> Any:
     return tree
 
 
-def shown(given: Any) -> str:
-    """What was given in place of a part, for an error: a class is not its instance."""
+def check_kind(given: Any, kind: type, wanted: str, remedy: str = "") -> None:
+    """**Raises:** `TypeError` if a part is not of its kind, such as a class in place of its instance.
+
+    - `wanted`, `remedy`: what the error says before and after it names what was given.
+    """
+    if isinstance(given, kind):
+        return
     if isinstance(given, type):
-        return f"the class {given.__name__} itself, where an instance is wanted: {given.__name__}()"
-    if isinstance(given, str):
-        return repr(given)
-    return f"a {type(given).__name__}"
+        found = (
+            f"the class {given.__name__} itself, where an instance is wanted: {given.__name__}()"
+        )
+    else:
+        found = repr(given) if isinstance(given, str) else f"a {type(given).__name__}"
+    raise TypeError(f"{wanted}; got {found}{remedy}")

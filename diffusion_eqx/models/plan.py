@@ -11,7 +11,7 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from diffusion_eqx._typing import Batch
-from diffusion_eqx._values import shown
+from diffusion_eqx._values import check_kind
 from diffusion_eqx.config import ModelConfig, SamplerConfig
 from diffusion_eqx.denoiser import AbstractDenoiser
 from diffusion_eqx.guidance import (
@@ -101,10 +101,11 @@ def chosen_guidance(
     else:
         several = given if isinstance(given, tuple) else (given,)
     for one in several:
-        if not isinstance(one, AbstractGuidance):
-            raise TypeError(
-                f"guidance is a scale, a name, or one such as ClassifierFreeGuidance(2.0); got {shown(one)}"
-            )
+        check_kind(
+            one,
+            AbstractGuidance,
+            "guidance is a scale, a name, or one such as ClassifierFreeGuidance(2.0)",
+        )
         by_condition = isinstance(one, AbstractTwoBranchGuidance) and not isinstance(
             one, Autoguidance
         )
@@ -137,10 +138,9 @@ def make_plan(
     else:
         named = isinstance(sampler, str)
         method = find_sampler(sampler) if named else sampler
-        if not isinstance(method, AbstractSampler):
-            raise TypeError(
-                f"the sampler must be a name, or one such as DDIMSampler(); got {shown(method)}"
-            )
+        check_kind(
+            method, AbstractSampler, "the sampler must be a name, or one such as DDIMSampler()"
+        )
         if steps is None and named and sampler == recommended.name:
             steps = recommended.steps
     if grid is not None:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from diffusion_eqx._typing import Batch, BatchKeys, Cond, Real
-from diffusion_eqx._values import AbstractValue, is_known, numbers, shown
+from diffusion_eqx._values import AbstractValue, check_kind, is_known, numbers
 from diffusion_eqx.denoiser import AbstractDenoiser, Prediction
 from diffusion_eqx.guidance import guidance_of, keeps_pair
 from diffusion_eqx.samplers.grid import AbstractGrid, TrailingGrid
@@ -129,15 +129,14 @@ class AbstractSampler(AbstractValue):
     use: ClassVar[str] = ""
 
     def __check_init__(self):
-        for given, kind, one in (
-            (self.grid, AbstractGrid, "a grid such as KarrasGrid()"),
-            (self.noise, AbstractNoise, "a source of noise such as BrownianNoise()"),
-        ):
-            if not isinstance(given, kind):
-                raise TypeError(f"{type(self).__name__} needs {one}; got {shown(given)}")
+        name = type(self).__name__
+        check_kind(self.grid, AbstractGrid, f"{name} needs a grid such as KarrasGrid()")
+        check_kind(
+            self.noise, AbstractNoise, f"{name} needs a source of noise such as BrownianNoise()"
+        )
         if not self.stochastic and not isinstance(self.noise, IndependentNoise):
             raise ValueError(
-                f"{type(self).__name__} draws no noise of its own; leave out `noise`, or "
+                f"{name} draws no noise of its own; leave out `noise`, or "
                 "choose a stochastic sampler"
             )
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from diffusion_eqx._typing import Batch, BatchKeys, Cond, PRNGKey
-from diffusion_eqx._values import as_arrays, is_traced, numbers, shown
+from diffusion_eqx._values import as_arrays, check_kind, is_traced, numbers
 from diffusion_eqx.denoiser import AbstractDenoiser
 from diffusion_eqx.guidance import AbstractGuidance, Guided
 from diffusion_eqx.samplers.base import AbstractSampler, Bound, Walk, check_pair_kept
@@ -235,7 +235,17 @@ def _plan(
     end: Steps | None = None,
     every: int | None = None,
 ) -> tuple[_Run, _Examples]:
-    _check_kinds(denoiser, sampler)
+    check_kind(
+        sampler,
+        AbstractSampler,
+        "the sampler must be one such as DDIMSampler(), or find_sampler(name)",
+    )
+    check_kind(
+        denoiser,
+        AbstractDenoiser,
+        "a denoiser is wanted",
+        ". Of a model that is model.denoiser, and model.sample does the rest",
+    )
     denoiser = eqx.nn.inference_mode(denoiser)
     if guidance is not None and guidance != ():
         denoiser = Guided(denoiser, guidance)
@@ -259,18 +269,6 @@ def _plan(
         skips=known,
     )
     return run, dataclasses.replace(examples, numbers=own)
-
-
-def _check_kinds(denoiser: Any, sampler: Any) -> None:
-    if not isinstance(sampler, AbstractSampler):
-        raise TypeError(
-            f"the sampler must be one such as DDIMSampler(), or find_sampler(name); got {shown(sampler)}"
-        )
-    if not isinstance(denoiser, AbstractDenoiser):
-        raise TypeError(
-            f"a denoiser is wanted; got {shown(denoiser)}. Of a model that is model.denoiser, and "
-            "model.sample does the rest"
-        )
 
 
 def _start(run: _Run, examples: _Examples) -> tuple[Bound, Walk, State]:

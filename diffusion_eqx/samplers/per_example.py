@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from diffusion_eqx._values import declared_numbers, held_at
+from diffusion_eqx._values import AbstractValue, declared_numbers, held_at
 from diffusion_eqx.denoiser import AbstractDenoiser
 from diffusion_eqx.guidance import AbstractTwoBranchGuidance, guidance_of
 from diffusion_eqx.samplers.base import AbstractSampler
@@ -22,9 +22,7 @@ def set_apart(denoiser: AbstractDenoiser, count: int) -> tuple[AbstractDenoiser,
     places = []
     depth, within_two_branches = (), False
     for guidance in guidance_of(denoiser):
-        for path, _, held in declared_numbers(guidance):
-            if callable(held) or jnp.ndim(held) == 0:
-                continue
+        for path, held in _several(guidance):
             name = f"{type(guidance).__name__}'s {path[-1]}"
             if jnp.shape(held) != (count,):
                 raise ValueError(
@@ -53,9 +51,14 @@ def set_apart(denoiser: AbstractDenoiser, count: int) -> tuple[AbstractDenoiser,
 
 def check_one_for_all(sampler: AbstractSampler) -> None:
     """**Raises:** `ValueError` if a number of the sampler is not one for all examples."""
-    for path, _, held in declared_numbers(sampler):
-        if not callable(held) and jnp.ndim(held) > 0:
-            raise ValueError(
-                f"{type(sampler).__name__}'s {path[-1]} has shape {jnp.shape(held)}, but is one number for "
-                "all examples; to try several, draw under jax.vmap over them"
-            )
+    for path, held in _several(sampler):
+        raise ValueError(
+            f"{type(sampler).__name__}'s {path[-1]} has shape {jnp.shape(held)}, but is one number for "
+            "all examples; to try several, draw under jax.vmap over them"
+        )
+
+
+def _several(part: AbstractValue) -> list[tuple[Any, Any]]:
+    """(path, value) of the declared numbers that are not one number, nor a function that gives one."""
+    declared = declared_numbers(part)
+    return [(path, held) for path, _, held in declared if not callable(held) and jnp.ndim(held)]

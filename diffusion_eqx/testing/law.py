@@ -2,7 +2,7 @@
 
 from typing import Any, NoReturn
 
-from diffusion_eqx._values import shown
+from diffusion_eqx._values import check_kind
 
 
 class LawBroken(AssertionError):
@@ -36,5 +36,4 @@ def broken_by(law: str, error: Exception, owed: str, remedy: str = "") -> NoRetu
 
 def demand_instance(given: Any, kind: type) -> None:
     """**Raises:** `TypeError` if a part is not of its kind, such as a class in place of its instance."""
-    if not isinstance(given, kind):
-        raise TypeError(f"the laws of {kind.__name__} are for its instances; got {shown(given)}")
+    check_kind(given, kind, f"the laws of {kind.__name__} are for its instances")
