@@ -27,3 +27,7 @@ Cond: TypeAlias = Any
 
 PRNGKey: TypeAlias = PRNGKeyArray
 BatchKeys: TypeAlias = Key[Array, " batch"]
+
+# For a whole batch, or one for each example: then what is drawn for an example does not depend on the
+# batch that it is in.
+Keys: TypeAlias = PRNGKeyArray | Key[Array, " batch"]

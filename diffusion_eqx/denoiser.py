@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion_eqx._face import face as _face
-from diffusion_eqx._typing import Batch, Cond, PRNGKey
+from diffusion_eqx._typing import Batch, Cond, Keys
 from diffusion_eqx._values import AbstractValue, is_traced
 from diffusion_eqx.parameterizations import AbstractParameterization, Coefficients
 from diffusion_eqx.precision import at_edge
@@ -53,11 +53,12 @@ class Backbone(Protocol):
     """Any network of this call is a backbone; no base class is asked for."""
 
     def __call__(
-        self, x: Batch, c_noise: Float[Array, " batch"], cond: Cond, *, key: PRNGKey | None
+        self, x: Batch, c_noise: Float[Array, " batch"], cond: Cond, *, key: Keys | None
     ) -> Batch:
         """`x`.
 
-        Scaled noisy examples. `c_noise`: what the network is told of the level. `key`: for dropout.
+        Scaled noisy examples. `c_noise`: what the network is told of the level. `key`: for dropout; one for
+        the batch, or one for each example, (batch,), as training gives them.
         """
         ...
 
@@ -108,7 +109,7 @@ class Denoiser(AbstractDenoiser):
         check_pair(self.schedule, self.parameterization)
 
     def __call__(
-        self, x: Batch, level: Level, cond: Cond = None, *, key: PRNGKey | None = None
+        self, x: Batch, level: Level, cond: Cond = None, *, key: Keys | None = None
     ) -> Prediction:
         """x0 = c_skip·x + c_out·F(c_in·x, c_noise), and eps = (x − alpha·x0)/sigma.
 
@@ -124,7 +125,7 @@ class Denoiser(AbstractDenoiser):
         level: NoiseLevel,
         cond: Cond = None,
         *,
-        key: PRNGKey | None = None,
+        key: Keys | None = None,
     ) -> Array:
         """What a backbone gives for noisy examples: F(c_in·x, c_noise), cast to the dtype of x.
 

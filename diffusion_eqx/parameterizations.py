@@ -147,6 +147,36 @@ class EDMPrediction(AbstractParameterization):
         )
 
 
+def build_parameterization(
+    prediction_type: str, *, score_scaling: float = 1.0, data_std: float = 0.5
+) -> AbstractParameterization:
+    """The parameterization of a name, as configurations have it.
+
+    - `prediction_type`: `epsilon`, `sample`, `v_prediction`, `score`, `velocity` or `edm`.
+    - `score_scaling`: of `score`.
+    - `data_std`: the standard deviation of what is denoised, for `edm`.
+
+    **Raises:** `ValueError` for another name.
+    """
+    match prediction_type:
+        case "epsilon":
+            return EpsilonPrediction()
+        case "sample":
+            return X0Prediction()
+        case "v_prediction":
+            return VPrediction()
+        case "score":
+            return ScorePrediction(score_scaling)
+        case "velocity":
+            return VelocityPrediction()
+        case "edm":
+            return EDMPrediction(data_std)
+    raise ValueError(
+        f"unknown prediction {prediction_type!r}; choose epsilon, sample, v_prediction, score, velocity or "
+        "edm"
+    )
+
+
 def _unit_scale(level: NoiseLevel) -> PerLevel:
     return 1.0 / jnp.sqrt(level.alpha**2 + level.sigma**2)
 

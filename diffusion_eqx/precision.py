@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
 from diffusion_eqx._face import face as _face
-from diffusion_eqx._typing import Batch, Cond, PRNGKey
+from diffusion_eqx._typing import Batch, Cond, Keys
 from diffusion_eqx.schedules import AbstractSchedule
 
 Tree = TypeVar("Tree")
@@ -75,7 +75,7 @@ def at_edge(
     c_noise: Float[Array, " batch"],
     cond: Cond = None,
     *,
-    key: PRNGKey | None = None,
+    key: Keys | None = None,
 ) -> Float[Array, "batch *output"]:
     """Call a backbone in its own precision: `network(x, c_noise, cond, key=key)` in the dtype of `x`.
 

@@ -41,7 +41,6 @@ def small_dit(**changes: Any) -> DiT:
         "mlp_ratio": 2.0,
         "num_classes": CLASSES,
         "dropout": 0.0,
-        "remat": False,
     }
     return filled(DiT, **(fields | changes))
 

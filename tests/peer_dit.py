@@ -53,7 +53,6 @@ def with_weights_of(peer) -> DiT:
         mlp_ratio=4.0,
         num_classes=config.num_embeds_ada_norm,
         dropout=0.0,
-        remat=False,
         key=jax.random.key(0),
     )
     time = eqx.filter_eval_shape(

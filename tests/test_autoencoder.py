@@ -12,8 +12,10 @@ from scipy import integrate, stats
 from diffusion_eqx.config import AutoencoderConfig, TrainingConfig
 from diffusion_eqx.data import digits
 from diffusion_eqx.evaluation import peak_signal_to_noise_ratio
+from diffusion_eqx.losses import Draws
 from diffusion_eqx.models import build_autoencoder
 from diffusion_eqx.nn import LatentDistribution, ResBlock
+from diffusion_eqx.random_keys import NOISE
 from diffusion_eqx.training import (
     AutoencoderLoss,
     measure_scale_factor,
@@ -126,7 +128,8 @@ def test_the_autoencoders_loss_is_its_formula(kind, getkey):
     @jax.jit
     def run(x):
         latents = autoencoder.encode_distribution(x)
-        decoded = autoencoder.decode(latents.sample(key=key))
+        drawn = latents.sample(key=Draws.of(key, 5).keys(NOISE))
+        decoded = autoencoder.decode(drawn)
         return decoded, latents.divergence(), AutoencoderLoss(0.3)(autoencoder, x, key=key)
 
     decoded, divergence, found = run(x)

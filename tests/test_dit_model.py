@@ -99,7 +99,7 @@ def test_wrong_configurations_say_what_is_wrong(build, names):
         small_config(learn_sigma=True),
         DDIMConfig(backbone=DiTBackboneConfig(**dit_size("S/4"))),
         DDIMConfig(backbone=UNetBackboneConfig(hidden_dims=(8,))),
-        ScoreDiffusionConfig(backbone=DiTBackboneConfig(remat=True)),
+        ScoreDiffusionConfig(backbone=DiTBackboneConfig(depth=3)),
     ],
     ids=["dit", "ddim-dit", "ddim-unet", "score-dit"],
 )

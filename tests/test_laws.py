@@ -664,7 +664,6 @@ BACKBONES = {
             mlp_ratio=2.0,
             num_classes=3,
             dropout=0.0,
-            remat=False,
         ),
         (4, 4, 2),
     ),

@@ -645,10 +645,12 @@ def test_no_noise_is_added_where_churn_is_out_of_its_limits(getkey):
     noise = jax.random.normal(getkey(), (32, 2))
     for schedule in ("linear", "cosine", "vp", "ve", "edm"):
         denoiser = GaussianDenoiser(jnp.zeros(2), jnp.full(2, 0.5), SCHEDULES[schedule])
-        plain = sample_from(denoiser, HeunSampler(), noise, steps=12)
-        sampler = HeunSampler(churn=40.0, churn_min=1e6, churn_max=2e6)
-        found = sample_from(denoiser, sampler, noise, steps=12, key=KEY)
-        np.testing.assert_allclose(found, plain, atol=1e-6)
+        for grid, steps in ((None, 12), (UniformGrid(), 12), (UniformGrid(), 35)):
+            options = {} if grid is None else {"grid": grid}
+            plain = sample_from(denoiser, HeunSampler(**options), noise, steps=steps)
+            sampler = HeunSampler(churn=40.0, churn_min=1e6, churn_max=2e6, **options)
+            found = sample_from(denoiser, sampler, noise, steps=steps, key=KEY)
+            np.testing.assert_allclose(found, plain, atol=1e-6, err_msg=schedule)
 
 
 # Guidance outside of samplers.

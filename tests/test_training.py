@@ -25,7 +25,7 @@ from diffusion_eqx.config import (
     UNetBackboneConfig,
 )
 from diffusion_eqx.data import ImageDataset, digits
-from diffusion_eqx.losses import drop_cond, training_loss
+from diffusion_eqx.losses import Draws, drop_cond, training_loss
 from diffusion_eqx.models import DDIMModel, DiTModel, LDMModel, load_model, read_record
 from diffusion_eqx.nn import UNet
 from diffusion_eqx.parameterizations import X0Prediction
@@ -129,7 +129,7 @@ def test_gradients_are_clipped():
 
 def test_label_dropout_drops_whole_labels_at_its_rate(getkey):
     labels = jnp.arange(10_000) % 7
-    dropped = drop_cond(getkey(), labels, 7, 0.1)
+    dropped = drop_cond(Draws.of(getkey(), 10_000), labels, 7, 0.1)
     changed = np.asarray(dropped != labels)
     assert np.all(np.asarray(dropped)[changed] == 7)
     assert changed.mean() == pytest.approx(0.1, abs=0.015)
@@ -321,7 +321,14 @@ def test_a_model_is_trained_in_one_line(tmp_path):
     assert eqx.tree_equal(model, before)
     assert not eqx.tree_equal(trained, model)
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
-        *("checkpoints", "log.jsonl", "model.safetensors", "preview.png", "run.json"),
+        *(
+            "checkpoints",
+            "log.jsonl",
+            "model.safetensors",
+            "preview.png",
+            "run.json",
+            "timings.jsonl",
+        ),
     ]
     path = tmp_path / "one" / "model.safetensors"
     assert eqx.tree_equal(load_model(path), trained)

@@ -2,16 +2,16 @@
 
 import importlib.metadata
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from diffusion_eqx.cli import info, sample, samplers, train, train_classifier
 from diffusion_eqx.cli.errors import explained
 from diffusion_eqx.cli.number_options import read_numbers
+from diffusion_eqx.cli.option_file import train_with_file
 
 _COMMANDS = {
-    train.Train: train.run,
     train_classifier.TrainClassifier: train_classifier.run,
     samplers.Samplers: samplers.run,
     info.Info: info.run,
@@ -25,12 +25,17 @@ def main(args: list[str] | None = None) -> None:
         print(importlib.metadata.version("diffusion-eqx"))
         return
     try:
+        command, defaults = train.Train, None
+        if given[:1] == ["train"]:
+            command, defaults, rest = train_with_file(list(given[1:]))
+            given = ["train", *rest]
+        default = {} if defaults is None else {"default": defaults}
         options, others = tyro.cli(
-            Annotated[train.Train, tyro.conf.subcommand("train")]
-            | Annotated[train_classifier.TrainClassifier, tyro.conf.subcommand("train-classifier")]
-            | Annotated[sample.Sample, tyro.conf.subcommand("sample")]
-            | Annotated[samplers.Samplers, tyro.conf.subcommand("samplers")]
-            | Annotated[info.Info, tyro.conf.subcommand("info")],
+            _named("train", command, **default)
+            | _named("train-classifier", train_classifier.TrainClassifier)
+            | _named("sample", sample.Sample)
+            | _named("samplers", samplers.Samplers)
+            | _named("info", info.Info),
             prog="diffusion-eqx",
             description="Diffusion models in Equinox: train, sample, inspect; --version for its release.",
             args=given,
@@ -40,6 +45,8 @@ def main(args: list[str] | None = None) -> None:
             sample.run(options, read_numbers(others))
         elif others:
             raise ValueError(f"{others[0]!r} is no option here; see --help")
+        elif isinstance(options, train.Train):
+            train.run(options)
         else:
             _COMMANDS[type(options)](options)
     except (ValueError, OSError) as error:
@@ -51,6 +58,11 @@ def main(args: list[str] | None = None) -> None:
     except KeyboardInterrupt as interrupt:
         print(f"diffusion-eqx: interrupted; {interrupt}", file=sys.stderr)
         sys.exit(130)
+
+
+def _named(name: str, command: Any, **options: Any) -> Any:
+    """A command under its name; `options` may have the `default` of its options."""
+    return Annotated[command, tyro.conf.subcommand(name, **options)]
 
 
 if __name__ == "__main__":

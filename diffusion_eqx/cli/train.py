@@ -3,20 +3,33 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from diffusion_eqx.config import (
     DDIMConfig,
+    DDPMConfig,
+    DiTConfig,
+    LDMConfig,
+    ScoreDiffusionConfig,
     TrainingConfig,
-    UNetBackboneConfig,
 )
 
 if TYPE_CHECKING:
-    from diffusion_eqx.data import Dataset
+    from diffusion_eqx.data import Dataset, ImagesInMemory
+    from diffusion_eqx.models import AbstractDiffusionModel
 
+ModelConfig = DDIMConfig | DDPMConfig | ScoreDiffusionConfig | DiTConfig | LDMConfig
 
+# The kinds of model, by the names with which `--kind` chooses them.
+KINDS: dict[str, type[Any]] = {
+    "ddim": DDIMConfig,
+    "ddpm": DDPMConfig,
+    "score": ScoreDiffusionConfig,
+    "dit": DiTConfig,
+    "latent": LDMConfig,
+}
 # Guidance at the highest noise costs variety (Kynkäänniemi et al. 2024).
 _INTERVAL = (0.0, 0.95)
 
@@ -29,12 +42,9 @@ class _Shown:
     num_classes: int | None = 10
 
 
-def _model_for(data: "Dataset | _Shown") -> DDIMConfig:
-    return DDIMConfig.for_data(data, guidance_interval=_INTERVAL)
-
-
-def _default_model() -> DDIMConfig:
-    return _model_for(_Shown())
+def default_model(kind: str, data: "Dataset | _Shown" = _Shown()) -> Any:
+    """The configuration of a kind of model that fits a data set."""
+    return KINDS[kind].for_data(data, guidance_interval=_INTERVAL)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,28 +53,67 @@ class Train:
 
     The folder receives model.safetensors (the moving average of the weights), checkpoints, log.jsonl with
     one line for each report, and preview.png. Stop with Ctrl-C; the same command again continues.
+
+    A file of options may come first: `diffusion-eqx train options.yaml --training.batch-size 128`. It has
+    the names of the options here, nested as their dots say; what is given beside it goes before it.
     """
 
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FOLDER")]
     """The folder of the run, e.g. run."""
+    kind: Annotated[str, tyro.conf.arg(metavar="{ddim,ddpm,score,dit,latent}")] = "ddim"
+    """What is trained. Each kind has --model options of its own: --kind dit --help shows them. latent
+    trains its autoencoder first, in the folder autoencoder of the run."""
     data: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER")] = "fashion-mnist"
     """fashion-mnist, digits, emoji, or a folder of pictures, whose folders are classes."""
     size: tuple[int, int] | None = None
     """Height and width of a folder's pictures, if --model does not say (default: 28 28)."""
     data_dir: Path | None = None
     """Where the data set's files are, if not where its package puts them."""
+    init_from: Annotated[Path | None, tyro.conf.arg(metavar="MODEL.safetensors")] = None
+    """Begin with the weights of this model, whose network is alike; its classes may be others."""
     # Without subcommands, so that the fields of the default's backbone are options as all others.
     model: tyro.conf.AvoidSubcommands[DDIMConfig] = dataclasses.field(
-        default_factory=_default_model
+        default_factory=lambda: default_model("ddim")
     )
     """The model. Without options of it, it is made to fit the data: their size, channels and classes. With
     any, it is taken as given, and input_shape must be that of the data."""
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     """How it is trained, and how often it reports."""
+    autoencoder_steps: int | None = None
+    """Training steps of the autoencoder of --kind latent (default: those of the model)."""
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Compile and time a few steps, print what the run takes, and train nothing."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Delete the run that is in the folder, and start anew."""
     cpu_devices: int = 0
     """On CPU, split each batch over so many devices; 0: one for each core."""
+
+
+def train_of(kind: str) -> type[Train]:
+    """`Train` with the `--model` options of a kind.
+
+    **Raises:** `ValueError` for an unknown kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown --kind {kind!r}; choose one of {', '.join(KINDS)}")
+    if kind == "ddim":
+        return Train
+    fields: list[Any] = [
+        ("kind", Train.__annotations__["kind"], dataclasses.field(default=kind)),
+        (
+            "model",
+            tyro.conf.AvoidSubcommands[KINDS[kind]],
+            dataclasses.field(default_factory=lambda: default_model(kind)),
+        ),
+    ]
+    return dataclasses.make_dataclass(
+        "Train",
+        fields,
+        bases=(Train,),
+        frozen=True,
+        kw_only=True,
+        namespace={"__doc__": Train.__doc__, "__module__": Train.__module__},
+    )
 
 
 def run(options: Train) -> None:
@@ -74,18 +123,16 @@ def run(options: Train) -> None:
             f"--out is the folder of the run, into which model.safetensors is written; got {options.out}: "
             f"write e.g. --out {options.out.with_suffix('')}"
         )
-    import jax
-
+    if options.autoencoder_steps is not None and options.kind != "latent":
+        raise ValueError("--autoencoder-steps is for --kind latent; leave it out")
     from diffusion_eqx.samplers import use_all_cores
 
     use_all_cores(options.cpu_devices or None, required=options.cpu_devices > 0)
 
     from diffusion_eqx.cli.data import load_dataset
-    from diffusion_eqx.models import DDIMModel
-    from diffusion_eqx.random_keys import INIT, role
-    from diffusion_eqx.training import DataMismatch, ResumeError, train
+    from diffusion_eqx.training import DataMismatch, ResumeError
 
-    chosen = options.model != _default_model()
+    chosen = options.model != default_model(options.kind)
     if chosen and options.size is not None:
         raise ValueError(
             "--size is for a model that is made to fit the pictures; with options of --model their size is "
@@ -94,31 +141,68 @@ def run(options: Train) -> None:
     height, width, channels = options.model.input_shape
     size = options.size or (height, width)
     data = load_dataset(options.data, size, channels if chosen else None, options.data_dir)
-    model = options.model if chosen else _model_for(data)
-    # Another key than that of the training steps, which have the same seed.
-    key = role(jax.random.key(options.training.seed), INIT)
+    model = options.model if chosen else default_model(options.kind, data)
     try:
-        train(
-            DDIMModel(model, key=key),
-            data,
-            options.training,
-            out=options.out,
-            overwrite=options.overwrite,
-        )
+        _train(options, model, data)
     except DataMismatch as error:
         raise ValueError(f"{error}. On the command line: {_options_for(data)}") from error
     except ResumeError as error:
         raise ValueError(str(error).replace("overwrite=True", "--overwrite")) from error
-    print(
-        f"wrote {options.out / 'model.safetensors'} (moving average of {options.training.steps} steps)",
-        file=sys.stderr,
-    )
+    if not options.dry_run:
+        print(
+            f"wrote {options.out / 'model.safetensors'} (moving average of {options.training.steps} steps)",
+            file=sys.stderr,
+        )
+
+
+def _train(options: Train, config: ModelConfig, data: "ImagesInMemory") -> None:
+    import jax
+
+    from diffusion_eqx.models import build_model
+    from diffusion_eqx.random_keys import INIT, role
+    from diffusion_eqx.training import begin_from, check_data, train, train_latent
+
+    # Another key than that of the training steps, which have the same seed.
+    key = role(jax.random.key(options.training.seed), INIT)
+    if isinstance(config, LDMConfig):
+        if options.dry_run or options.init_from is not None:
+            raise ValueError(
+                "--dry-run and --init-from are not for --kind latent, which has two stages"
+            )
+        steps = options.autoencoder_steps
+        train_latent(
+            config,
+            data,
+            options.training,
+            autoencoder_training=None
+            if steps is None
+            else dataclasses.replace(options.training, steps=steps, preview_every=0, held_out=0.0),
+            out=options.out,
+            overwrite=options.overwrite,
+            key=key,
+        )
+        return
+    model = build_model(config, key=key)
+    if options.init_from is not None:
+        model = begin_from(model, options.init_from)
+    if options.dry_run:
+        check_data(model, data)
+        print(_costs(model, data, options.training))
+        return
+    train(model, data, options.training, out=options.out, overwrite=options.overwrite)
+
+
+def _costs(model: "AbstractDiffusionModel", data: "Dataset", training: TrainingConfig) -> Any:
+    from diffusion_eqx.losses import training_loss
+    from diffusion_eqx.training import dry_run, make_recipe
+
+    recipe = make_recipe(training, training_loss(model.denoiser, model.config, training))
+    return dry_run(model.denoiser.backbone, data, recipe, training)
 
 
 def _options_for(data: "Dataset") -> str:
-    """The options that make the model fit the data."""
-    shape, network = data.shape, _model_for(data).backbone
-    assert isinstance(network, UNetBackboneConfig)
+    """The options that make the default model fit the data."""
+    shape, network = data.shape, default_model("ddim", data).backbone
     return (
         f"--model.input-shape {' '.join(map(str, shape))} --model.backbone.in-channels {shape[-1]} "
         f"--model.backbone.out-channels {shape[-1]} --model.backbone.num-classes {data.num_classes} "

@@ -16,13 +16,17 @@ from diffusion_eqx.config.model import DDIMConfig as DDIMConfig
 from diffusion_eqx.config.model import DDPMConfig as DDPMConfig
 from diffusion_eqx.config.model import DiTConfig as DiTConfig
 from diffusion_eqx.config.model import ModelConfig as ModelConfig
-from diffusion_eqx.config.model import PredictionType as PredictionType
 from diffusion_eqx.config.model import SamplerConfig as SamplerConfig
 from diffusion_eqx.config.model import ScoreDiffusionConfig as ScoreDiffusionConfig
 from diffusion_eqx.config.model import ScorePrediction as ScorePrediction
 from diffusion_eqx.config.schedule import NoiseScheduleConfig as NoiseScheduleConfig
 from diffusion_eqx.config.training import DEFAULT_WEIGHTING as DEFAULT_WEIGHTING
+from diffusion_eqx.config.training import OPTIMIZERS as OPTIMIZERS
 from diffusion_eqx.config.training import DiffusionTrainingConfig as DiffusionTrainingConfig
+from diffusion_eqx.config.training import LossWeighting as LossWeighting
+from diffusion_eqx.config.training import Precision as Precision
+from diffusion_eqx.config.training import PredictionType as PredictionType
+from diffusion_eqx.config.training import TimestepSampling as TimestepSampling
 from diffusion_eqx.config.training import TrainingConfig as TrainingConfig
 
 __dir__ = _face(globals())

@@ -106,8 +106,6 @@ class AbstractDiTConfig:
     - `dropout_rate`: probability of dropping a feature inside blocks while training.
     - `learn_sigma`: learn the variance of a denoising step too (Nichol & Dhariwal 2021); the network then
       gives twice the channels.
-    - `remat`: compute blocks again in the backward pass instead of keeping what is inside them: a fraction
-      of the memory, for about a third more computation.
     """
 
     patch_size: Annotated[int, Field(ge=1)] = 2
@@ -118,7 +116,6 @@ class AbstractDiTConfig:
     num_classes: Annotated[int | None, Field(ge=1)] = None
     dropout_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     learn_sigma: bool = False
-    remat: bool = False
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "AbstractDiTConfig":

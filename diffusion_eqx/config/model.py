@@ -16,9 +16,9 @@ from diffusion_eqx.config.backbone import (
 )
 from diffusion_eqx.config.base import STRICT
 from diffusion_eqx.config.schedule import NoiseScheduleConfig
+from diffusion_eqx.config.training import PredictionType
 
-LossType = Literal["mse", "l1", "huber"]
-PredictionType = Literal["epsilon", "sample", "v_prediction", "score", "velocity", "edm"]
+LossType = Literal["mse", "l1", "huber", "pseudo_huber"]
 ScorePrediction = Literal["score", "edm"]
 SDEType = Literal["ve", "vp"]
 
@@ -72,7 +72,7 @@ class AbstractModelConfig:
 
     **Fields:**
 
-    - `loss_type`: the error of a prediction: squared, absolute or Huber.
+    - `loss_type`: the error of a prediction: squared, absolute, Huber, or its smooth kin.
     - `clip_denoised`: keep predicted clean images in [−1, 1] while sampling.
     - `guidance_interval`: times (0 clean, 1 noise) between which the model's own guidance acts;
       outside, its scale is 1.

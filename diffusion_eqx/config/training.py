@@ -9,7 +9,11 @@ from pydantic.dataclasses import dataclass
 
 from diffusion_eqx.config.base import STRICT
 
-LossWeighting = Literal["uniform", "snr", "min_snr"]
+PredictionType = Literal["epsilon", "sample", "v_prediction", "score", "velocity", "edm"]
+LossWeighting = Literal[
+    "uniform", "snr", "min_snr", "soft_min_snr", "edm", "sigmoid", "p2", "debiased"
+]
+TimestepSampling = Literal["uniform", "logit_normal", "mode", "log_normal", "cosine"]
 
 # The weighting of each prediction where `loss_weighting` is None. Hang et al. (2023) proposed min-SNR for
 # the first three; it would hardly train the clean end of the others. Those count every error of the
@@ -26,6 +30,12 @@ DEFAULT_WEIGHTING: Mapping[str, LossWeighting] = MappingProxyType(
     }
 )
 
+Optimizer = Literal["adamw", "muon", "lion", "sgd", "schedule_free"]
+OPTIMIZERS: tuple[Optimizer, ...] = ("adamw", "muon", "lion", "sgd", "schedule_free")
+LearningRateSchedule = Literal["cosine", "constant", "inverse_sqrt"]
+Precision = Literal["float32", "bfloat16", "float16"]
+OnDivergence = Literal["stop", "return"]
+
 Cadence = Annotated[int, Field(ge=0)]
 
 
@@ -37,23 +47,69 @@ class TrainingConfig:
 
     - `steps`: updates of the weights.
     - `batch_size`: examples of one step.
-    - `learning_rate`: the peak of the learning rate. It is reached linearly and then falls to zero along a
-      cosine until the last step.
+    - `accumulation`: parts into which a batch is cut to save memory; the gradient is that of the whole.
+    - `sharded`: on several devices, let each hold a part of the weights, their averages and the optimiser
+      instead of all: less memory, more messages.
+    - `rematerialize`: compute what the network's layers gave anew in the backward pass, which takes more
+      time and less memory.
+    - `precision`: in which the network computes. Its weights, their averages, the optimiser, the noise and
+      the loss are float32 anyway. `float16` has a loss scale, and skips steps that overflow.
+    - `loss_scale_growth`: good steps after which the loss scale of float16 is doubled.
+    - `optimizer`: `adamw` (Loshchilov & Hutter 2019), `muon` for matrices and kernels with Adam for the
+      rest (Jordan et al. 2024), `lion` (Chen et al. 2023), `sgd` with Nesterov's momentum, or
+      `schedule_free`, an AdamW that averages its weights instead of lowering its rate (Defazio et al.
+      2024).
+    - `learning_rate`: the peak of the learning rate, which is reached linearly.
+    - `learning_rate_schedule`: how it goes on from there. `cosine`: falls to zero until the last step;
+      `constant`; `inverse_sqrt`: constant until `decay_start`, then as 1/sqrt(step) (Karras et al. 2024).
+      None: `constant` for `schedule_free`, else `cosine`.
+    - `decay_start`: of `inverse_sqrt`.
     - `warmup_steps`: steps until the peak; None: a tenth of `steps`, at most 100.
-    - `weight_decay`: of AdamW (Loshchilov & Hutter 2019), for matrices and convolution kernels only.
+    - `weight_decay`: for matrices and convolution kernels only.
     - `b1`, `b2`: decay of Adam's averages of the gradient and of its square (Kingma & Ba 2015). The usual
       `b2` of 0.999 remembers a thousand steps; 0.99 remembers a hundred and suits runs of a few thousand.
-    - `max_grad_norm`: gradients of a larger global norm are scaled down to it.
-    - `loss_weighting`: what the error at each noise level weighs. `uniform`: errors of the network's output
-      count alike; `snr`: errors of the clean image count by the signal-to-noise ratio (Salimans & Ho 2022);
-      `min_snr`: by this ratio, at most `snr_gamma` (Hang et al. 2023); None: the default of the model's
-      prediction, see `DEFAULT_WEIGHTING`.
-    - `snr_gamma`: the greatest weight of `min_snr`.
+    - `max_grad_norm`: gradients of a larger global norm are scaled down to it; None: none are.
+    - `loss_weighting`: what the error at each noise level weighs. `uniform`: errors in the `loss_space`
+      count alike. The others are weights of the clean image's squared error, whatever is predicted: `snr`,
+      the signal-to-noise ratio (Salimans & Ho 2022); `min_snr`, at most `snr_gamma` of it (Hang et al.
+      2023), and `soft_min_snr`, the same without a kink; `edm` (Karras et al. 2022); `sigmoid`, with
+      `sigmoid_bias` (Hoogeboom et al. 2024); `p2`, with `p2_gamma` and `p2_k` (Choi et al. 2022);
+      `debiased` (Yu et al. 2023). None: the default of the model's prediction, see `DEFAULT_WEIGHTING`.
+    - `snr_gamma`: the greatest weight of `min_snr` and `soft_min_snr`.
+    - `sigmoid_bias`: the log-SNR at which the weight of `sigmoid` on eps is a half.
+    - `p2_gamma`, `p2_k`: of `p2`, whose weight on eps is 1/(k + snr)^gamma.
+    - `learned_uncertainty`: learn how large the loss at each level is, and make all levels count alike
+      (Karras et al. 2024, section 2.2).
+    - `loss_space`: the prediction whose errors are compared; None: that of the network. With `sample` as
+      the prediction and `v_prediction` here, the network gives the clean image and has the loss of v (Li &
+      He 2025).
+    - `timestep_sampling`: which times are trained more often. `uniform`: none; `logit_normal` and `mode`,
+      for the schedule `flow` (Esser et al. 2024); `log_normal`: sigma/alpha is log-normal (Karras et al.
+      2022);
+      `cosine`: the levels of the cosine schedule.
+    - `timestep_mean`, `timestep_std`: of `logit_normal` (None: 0 and 1) and `log_normal` (None: −1.2, 1.2).
+    - `mode_scale`: of `mode`.
+    - `timestep_shift`: factor by which sigma/alpha of the times trained is raised; for images of n pixels
+      sqrt(n/n₀), if n₀ pixels need none.
+    - `loss_aware_times`: train levels of a large loss more often, and divide the loss by how often (Nichol
+      & Dhariwal 2021, section 3.3): less varied gradients of the same objective.
+    - `flip`, `shift`, `jitter`: random changes of the images, see `Augmentation`; none by default.
     - `label_dropout`: probability that an example is trained without its label, which classifier-free
       guidance needs (Ho & Salimans 2022).
     - `ema_decay`: decay of the moving average of the weights. Samples are drawn with the average, and it is
       what is saved.
-    - `ema_update_every`: steps between two updates of the average.
+    - `ema_halflife`: in place of `ema_decay`: the number of images after which weights count half. It means
+      the same with any batch size.
+    - `ema_update_every`: updates of the weights between two of the average.
+    - `ema_lengths`: lengths of further averages, relative to the run; weights count as a power of the step
+      (Karras et al. 2024, section 3). With two of them and a folder, the run keeps `ema_snapshots`, of
+      which `reconstruct_average` makes the average of any length after the training.
+    - `ema_snapshots`: number of snapshots of these averages over the run.
+    - `on_divergence`: what follows a loss or a gradient that is not finite. `stop`; `return`: go back to
+      the newest checkpoint and on with half the learning rate, at most three times.
+    - `held_out`: the share of the examples that are not trained on, but measured (see `HeldOut`). Their
+      content decides which they are.
+    - `held_out_every`: reports between two such measurements.
     - `log_every`: steps between two reports.
     - `checkpoint_every`: steps between two checkpoints, if the run has a folder.
     - `preview_every`: steps between two pictures of what the model draws, if the run has a folder.
@@ -64,17 +120,45 @@ class TrainingConfig:
 
     steps: Annotated[int, Field(ge=1)] = 1000
     batch_size: Annotated[int, Field(ge=1)] = 64
+    accumulation: Annotated[int, Field(ge=1)] = 1
+    sharded: bool = False
+    rematerialize: bool = False
+    precision: Precision = "float32"
+    loss_scale_growth: Annotated[int, Field(ge=1)] = 2000
+    optimizer: Optimizer = "adamw"
     learning_rate: Annotated[float, Field(gt=0.0)] = 3e-3
+    learning_rate_schedule: LearningRateSchedule | None = None
+    decay_start: Annotated[int, Field(ge=1)] = 1000
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     b1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     b2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
-    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
     loss_weighting: LossWeighting | None = None
     snr_gamma: Annotated[float, Field(gt=0.0)] = 5.0
+    sigmoid_bias: float = -1.0
+    p2_gamma: Annotated[float, Field(ge=0.0)] = 1.0
+    p2_k: Annotated[float, Field(gt=0.0)] = 1.0
+    learned_uncertainty: bool = False
+    loss_space: PredictionType | None = None
+    timestep_sampling: TimestepSampling = "uniform"
+    timestep_mean: float | None = None
+    timestep_std: Annotated[float, Field(gt=0.0)] | None = None
+    mode_scale: Annotated[float, Field(ge=-1.0, le=1.75)] = 1.29
+    timestep_shift: Annotated[float, Field(gt=0.0)] = 1.0
+    loss_aware_times: bool = False
+    flip: bool = False
+    shift: Annotated[int, Field(ge=0)] = 0
+    jitter: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     label_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    ema_halflife: Annotated[float, Field(gt=0.0)] | None = None
     ema_update_every: Annotated[int, Field(ge=1)] = 1
+    ema_lengths: tuple[Annotated[float, Field(gt=0.0, lt=0.28)], ...] = ()
+    ema_snapshots: Annotated[int, Field(ge=1)] = 32
+    on_divergence: OnDivergence = "stop"
+    held_out: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    held_out_every: Annotated[int, Field(ge=1)] = 5
     log_every: Cadence = 20
     checkpoint_every: Cadence = 200
     preview_every: Cadence = 0
@@ -88,6 +172,37 @@ class TrainingConfig:
                 "warmup_steps out to have a tenth of the steps"
             )
         return self
+
+    @model_validator(mode="after")
+    def _options_act(self) -> "TrainingConfig":
+        """An option that another one leaves without effect is a mistake."""
+        normal = self.timestep_sampling in ("logit_normal", "log_normal")
+        for name in ("timestep_mean", "timestep_std"):
+            if getattr(self, name) is not None and not normal:
+                raise ValueError(
+                    f"{name} is of timestep_sampling='logit_normal' or 'log_normal'; with "
+                    f"{self.timestep_sampling!r} leave it out"
+                )
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"batch_size={self.batch_size} cannot be cut into accumulation={self.accumulation} equal "
+                "parts"
+            )
+        if self.optimizer == "schedule_free" and self.rate_schedule != "constant":
+            raise ValueError(
+                "optimizer='schedule_free' takes the place of a falling learning rate; leave "
+                "learning_rate_schedule out"
+            )
+        if len(set(self.ema_lengths)) < len(self.ema_lengths):
+            raise ValueError(f"ema_lengths must differ from each other; got {self.ema_lengths}")
+        return self
+
+    @property
+    def rate_schedule(self) -> LearningRateSchedule:
+        """How the learning rate goes on from its peak: `learning_rate_schedule`, or its default."""
+        if self.learning_rate_schedule is not None:
+            return self.learning_rate_schedule
+        return "constant" if self.optimizer == "schedule_free" else "cosine"
 
     @property
     def warmup(self) -> int:

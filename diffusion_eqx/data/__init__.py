@@ -2,6 +2,7 @@
 
 from diffusion_eqx._face import face as _face
 from diffusion_eqx.data.array_dataset import ArrayDataset as ArrayDataset
+from diffusion_eqx.data.augmentation import Augmentation as Augmentation
 from diffusion_eqx.data.base import Batches as Batches
 from diffusion_eqx.data.base import Dataset as Dataset
 from diffusion_eqx.data.base import ImagesInMemory as ImagesInMemory

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
-from diffusion_eqx._typing import Batch, Cond, PRNGKey, Scalar
+from diffusion_eqx._typing import Batch, Cond
 from diffusion_eqx.config import TrainingConfig
 from diffusion_eqx.data import Dataset
 from diffusion_eqx.denoiser import AbstractDenoiser, Backbone, Denoiser
@@ -21,11 +21,13 @@ from diffusion_eqx.distillation.steps import (
     check_steps,
     check_student,
     follow,
-    mean_error,
     random_steps,
     unbound,
+    weighted_error,
 )
+from diffusion_eqx.losses import AbstractLoss, Draws
 from diffusion_eqx.parameterizations import AbstractParameterization
+from diffusion_eqx.random_keys import NET, NOISE
 from diffusion_eqx.samplers import AbstractGrid, TrailingGrid
 from diffusion_eqx.schedules import AbstractSchedule, over
 from diffusion_eqx.training import Callback, averaged, fit, make_recipe
@@ -34,7 +36,7 @@ from diffusion_eqx.training import Callback, averaged, fit, make_recipe
 _ROUNDING = 0.02
 
 
-class ConsistencyLoss(eqx.Module):
+class ConsistencyLoss(AbstractLoss):
     """max(SNR, 1)·‖f(x_t, t) − f⁻(x_s, s)‖², for neighbours s < t of a grid of `steps` steps.
 
     f is the x0 that the network predicts, f⁻ the same held constant, and f⁻(x, 0) = x. Without a teacher,
@@ -76,11 +78,12 @@ class ConsistencyLoss(eqx.Module):
         self.teacher = teacher
         self.grid = grid
 
-    def __call__(self, network: Backbone, x0: Batch, cond: Cond = None, *, key: PRNGKey) -> Scalar:
-        """The mean over a batch of clean examples in [−1, 1], each at a random step of the grid."""
-        key_index, key_noise, key_network = jax.random.split(key, 3)
-        t, middle, s = random_steps(self.grid, self.schedule, self.steps, len(x0), key=key_index)
-        noise = jax.random.normal(key_noise, x0.shape, x0.dtype)
+    def each(
+        self, network: Backbone, x0: Batch, cond: Cond, draws: Draws
+    ) -> Float[Array, " batch"]:
+        """The loss of each clean example of a batch in [−1, 1], at a random step of the grid."""
+        t, middle, s = random_steps(self.grid, self.schedule, self.steps, draws)
+        noise = draws.normal(NOISE, x0.shape[1:], x0.dtype)
         x_t = t.noised(x0, noise)
         if self.teacher is None:
             x_s = s.noised(x0, noise)
@@ -88,10 +91,10 @@ class ConsistencyLoss(eqx.Module):
             x_s = follow(self.teacher, x_t, (t, middle, s), cond)
         student = Denoiser(network, self.schedule, self.parameterization, self.null)
         # One key for both: what dropout drops is the same. A prediction has no meaning at the clean level.
-        end = student(x_s, t.where(s.clean, s), cond, key=key_network).x0
+        end = student(x_s, t.where(s.clean, s), cond, key=draws.keys(NET)).x0
         end = jax.lax.stop_gradient(jnp.where(over(s.clean, x0), x_s, end))
-        found = student(x_t, t, cond, key=key_network).x0
-        return mean_error(t, found, end)
+        found = student(x_t, t, cond, key=draws.keys(NET)).x0
+        return weighted_error(t, found, end)
 
 
 def train_consistency(

@@ -11,9 +11,9 @@ from itertools import pairwise
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
-from diffusion_eqx._typing import Batch, Cond, PRNGKey, Scalar
+from diffusion_eqx._typing import Batch, Cond
 from diffusion_eqx.config import TrainingConfig
 from diffusion_eqx.data import Dataset
 from diffusion_eqx.denoiser import AbstractDenoiser, Backbone, Denoiser
@@ -21,16 +21,18 @@ from diffusion_eqx.distillation.steps import (
     check_steps,
     check_student,
     follow,
-    mean_error,
     random_steps,
     unbound,
+    weighted_error,
 )
+from diffusion_eqx.losses import AbstractLoss, Draws
 from diffusion_eqx.parameterizations import AbstractParameterization
+from diffusion_eqx.random_keys import NET, NOISE
 from diffusion_eqx.samplers import AbstractGrid, TrailingGrid
 from diffusion_eqx.training import Callback, averaged, fit, make_recipe
 
 
-class ProgressiveLoss(eqx.Module):
+class ProgressiveLoss(AbstractLoss):
     """max(SNR, 1)·‖x0 − x̃‖², where one step to x̃ ends where two of the teacher do.
 
     Let s be the end of a student's step from t, and x_s where two DDIM steps of the teacher lead from x_t.
@@ -68,18 +70,19 @@ class ProgressiveLoss(eqx.Module):
         self.steps = jnp.asarray(steps, jnp.int32)
         self.grid = grid
 
-    def __call__(self, network: Backbone, x0: Batch, cond: Cond = None, *, key: PRNGKey) -> Scalar:
-        """The mean over a batch of clean examples in [−1, 1], each at a random step of the student."""
-        key_index, key_noise, key_network = jax.random.split(key, 3)
+    def each(
+        self, network: Backbone, x0: Batch, cond: Cond, draws: Draws
+    ) -> Float[Array, " batch"]:
+        """The loss of each clean example of a batch in [−1, 1], at a random step of the student."""
         schedule = self.teacher.schedule
-        t, middle, s = random_steps(self.grid, schedule, self.steps, len(x0), key=key_index)
-        x_t = t.noised(x0, jax.random.normal(key_noise, x0.shape, x0.dtype))
+        t, middle, s = random_steps(self.grid, schedule, self.steps, draws)
+        x_t = t.noised(x0, draws.normal(NOISE, x0.shape[1:], x0.dtype))
         x_s = jax.lax.stop_gradient(follow(self.teacher, x_t, (t, middle, s), cond))
         start, end = t.over(x0), s.over(x0)
         ratio = end.sigma / start.sigma
         target = (x_s - ratio * x_t) / (end.alpha - ratio * start.alpha)
         student = Denoiser(network, schedule, self.parameterization, self.null)
-        return mean_error(t, student(x_t, t, cond, key=key_network).x0, target)
+        return weighted_error(t, student(x_t, t, cond, key=draws.keys(NET)).x0, target)
 
 
 def distill_progressively(

@@ -7,11 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
-from diffusion_eqx._typing import Batch, Cond, PRNGKey, Scalar
+from diffusion_eqx._typing import Batch, Cond
 from diffusion_eqx.denoiser import AbstractDenoiser, Denoiser
-from diffusion_eqx.losses import stratified
+from diffusion_eqx.losses import Draws
 from diffusion_eqx.random_keys import is_key
 from diffusion_eqx.samplers import AbstractGrid
 from diffusion_eqx.schedules import AbstractSchedule, NoiseLevel
@@ -23,15 +23,13 @@ def random_steps(
     grid: AbstractGrid,
     schedule: AbstractSchedule,
     steps: Int[Array, ""],
-    count: int,
-    *,
-    key: PRNGKey,
+    draws: Draws,
 ) -> tuple[NoiseLevel, NoiseLevel, NoiseLevel]:
-    """Start, middle and end of `count` random ones among the `steps` steps of a grid.
+    """Start, middle and end of a random one among the `steps` steps of a grid for each row, (batch,).
 
-    A step of the grid is two steps of the grid of twice as many. Returns levels of shape (count,).
+    A step of the grid is two steps of the grid of twice as many.
     """
-    share = stratified(key, count) * steps.astype(float)
+    share = draws.uniforms() * steps.astype(float)
     index = 2 * jnp.minimum(share.astype(jnp.int32), steps - 1)
     start, middle, end = (grid(schedule, index + offset, 2 * steps) for offset in range(3))
     return start, middle, end
@@ -50,10 +48,10 @@ def follow(
     return x
 
 
-def mean_error(level: NoiseLevel, found: Batch, target: Batch) -> Scalar:
-    """The mean of max(SNR, 1)·(found − target)² over a batch (Salimans & Ho 2022, eq. 9)."""
+def weighted_error(level: NoiseLevel, found: Batch, target: Batch) -> Float[Array, " batch"]:
+    """The mean of max(SNR, 1)·(found − target)² of each example (Salimans & Ho 2022, eq. 9)."""
     error = jnp.mean((found - target) ** 2, axis=range(1, found.ndim))
-    return jnp.mean(jnp.maximum(jnp.exp(level.log_snr), 1.0) * error)
+    return jnp.maximum(jnp.exp(level.log_snr), 1.0) * error
 
 
 def unbound(tree: TreeT) -> TreeT:

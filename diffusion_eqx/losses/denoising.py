@@ -1,25 +1,20 @@
 """The denoising loss: error × weight × levels."""
 
-from collections.abc import Callable
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Batch, Cond, PRNGKey, Scalar
-from diffusion_eqx.denoiser import Backbone, Denoiser, fill_null, null_like, plain
-from diffusion_eqx.losses.times import AbstractTimes, UniformTimes, stratified
+from diffusion_eqx._typing import Batch, Cond
+from diffusion_eqx.denoiser import Backbone, Denoiser, check_pair, fill_null, null_like, plain
+from diffusion_eqx.losses.base import AbstractLoss
+from diffusion_eqx.losses.draws import Draws
+from diffusion_eqx.losses.errors import ERRORS
+from diffusion_eqx.losses.times import AbstractTimes, UniformTimes
 from diffusion_eqx.losses.weights import AbstractWeight, Uniform
-from diffusion_eqx.schedules import NoiseLevel
-
-ERRORS: dict[str, Callable[[Array, Array], Array]] = {
-    "mse": lambda output, target: (output - target) ** 2,
-    "l1": lambda output, target: jnp.abs(output - target),
-    "huber": lambda output, target: optax.losses.huber_loss(output, target),
-}
+from diffusion_eqx.parameterizations import AbstractParameterization
+from diffusion_eqx.random_keys import DROP, NET, NOISE
+from diffusion_eqx.schedules import NoiseLevel, over
 
 
 class Noised(eqx.Module):
@@ -31,27 +26,40 @@ class Noised(eqx.Module):
     cond: Cond
 
 
-class DenoisingLoss(eqx.Module):
+class DenoisingLoss(AbstractLoss):
     """Mean weighted error of a network's output at random levels (Ho et al. 2020, algorithm 1).
 
-    `loss(network, x0, cond, key=key)` is the loss of a batch of clean examples. It keeps no
-    network: what is trained is given with each call.
+    Of each example, with the predicted clean example x0', at a level of log-SNR l,
 
-    - `denoiser`: whose schedule, parameterization and null condition are those of the training.
+        m·w(l)·c²·mean of error((x0' − x0)/c)
+
+    The error is that of a quantity of which x0 is c times as far off: the network's output, or what `space`
+    predicts. It is the space in which `Uniform` weighs alike and in which errors other than `mse` are
+    measured; for `mse` and any other weight it changes nothing. m is 1, or 1/p(l) for a weight over the
+    log-SNR (see `AbstractWeight.measure`).
+
+    - `denoiser`: whose schedule, parameterization and null condition are those of the training. Its network
+      is not kept: what is trained is given with each call.
     - `weight`: what the error at each level weighs.
     - `times`: which levels are trained.
-    - `error`: one of `ERRORS`: `mse`, `l1` or `huber`.
-    - `label_dropout`: the probability that an example's condition is replaced by the null
-      condition, so that one network learns the conditional and the unconditional prediction (Ho &
-      Salimans 2022, algorithm 1).
+    - `error`: one of `ERRORS`: `mse`, `l1`, `huber` or `pseudo_huber`.
+    - `space`: the parameterization whose quantity is compared; None: the denoiser's own. A network that
+      predicts x0 may so have the loss of v (Li & He 2025).
+    - `discrete`: whether only timesteps are trained; None: as the schedule is.
+    - `label_dropout`: the probability that an example's condition is replaced by the null condition, so
+      that one network learns the conditional and the unconditional prediction (Ho & Salimans 2022,
+      algorithm 1).
 
-    **Raises:** `ValueError` for an unknown error, or a probability outside [0, 1).
+    **Raises:** `ValueError` for an unknown error, a probability outside [0, 1), or a space without finite
+    coefficients at some level.
     """
 
     shell: Denoiser
     weight: AbstractWeight
     times: AbstractTimes
+    space: AbstractParameterization | None
     error: str = eqx.field(static=True)
+    discrete: bool = eqx.field(static=True)
     label_dropout: float = eqx.field(static=True)
 
     def __init__(
@@ -61,6 +69,8 @@ class DenoisingLoss(eqx.Module):
         weight: AbstractWeight = Uniform(),
         times: AbstractTimes = UniformTimes(),
         error: str = "mse",
+        space: AbstractParameterization | None = None,
+        discrete: bool | None = None,
         label_dropout: float = 0.0,
     ):
         if error not in ERRORS:
@@ -69,46 +79,67 @@ class DenoisingLoss(eqx.Module):
             raise ValueError(
                 f"label_dropout is a probability, at least 0 and below 1; got {label_dropout}"
             )
+        if space is not None:
+            check_pair(denoiser.schedule, space)
         self.shell = Denoiser(
             no_network, denoiser.schedule, denoiser.parameterization, denoiser.null
         )
         self.weight = weight
         self.times = times
+        self.space = None if space == denoiser.parameterization else space
         self.error = error
+        self.discrete = denoiser.schedule.discrete if discrete is None else discrete
         self.label_dropout = label_dropout
 
-    def __call__(self, network: Backbone, x0: Batch, cond: Cond = None, *, key: PRNGKey) -> Scalar:
-        """The loss of a batch of clean examples in [−1, 1].
+    def each(
+        self, network: Backbone, x0: Batch, cond: Cond, draws: Draws
+    ) -> Float[Array, " batch"]:
+        """The loss of each clean example of a batch in [−1, 1].
 
         **Raises:** `ValueError` if conditions are to be dropped and the denoiser has no null condition.
         """
-        key_noised, key_network = jax.random.split(key)
-        noised = self.noised(x0, cond, key=key_noised)
-        return self.of_output(self.output(network, noised, key=key_network), x0, noised)
+        noised = self.noised(x0, cond, draws)
+        return self.of_output(self.output(network, noised, draws), x0, noised, draws)
 
-    def noised(self, x0: Batch, cond: Cond, *, key: PRNGKey) -> Noised:
+    def levels(self, draws: Draws) -> NoiseLevel:
+        """The noise level of each row, (batch,)."""
+        return self.times(self.shell.schedule, draws.uniforms(), discrete=self.discrete)
+
+    def noised(self, x0: Batch, cond: Cond, draws: Draws) -> Noised:
         """What the network is shown: examples noised to random levels, some of their conditions dropped."""
-        key_time, key_noise, key_drop = jax.random.split(key, 3)
-        level = self.times(self.shell.schedule, stratified(key_time, len(x0)))
-        eps = jax.random.normal(key_noise, x0.shape, x0.dtype)
+        level = self.levels(draws)
+        eps = draws.normal(NOISE, x0.shape[1:], x0.dtype)
         cond = fill_null(plain(cond), self.shell.null, len(x0))
         if cond is not None and self.label_dropout > 0.0:
-            cond = drop_cond(key_drop, cond, self.shell.null, self.label_dropout)
+            cond = drop_cond(draws, cond, self.shell.null, self.label_dropout)
         return Noised(level.noised(x0, eps), level, eps, cond)
 
-    def output(self, network: Backbone, noised: Noised, *, key: PRNGKey | None) -> Batch:
+    def output(self, network: Backbone, noised: Noised, draws: Draws) -> Batch:
         """The network's output for noised examples."""
+        key = draws.keys(NET)
         return self.shell.network(network, noised.x, noised.level, noised.cond, key=key)
 
-    def of_output(self, output: Batch, x0: Batch, noised: Noised) -> Scalar:
-        """The mean weighted error of an output, of the shape of `x0`."""
-        target = self.shell.target(noised.x, noised.level, x0)
+    def of_output(
+        self, output: Batch, x0: Batch, noised: Noised, draws: Draws
+    ) -> Float[Array, " batch"]:
+        """The weighted error of each example's output, which is of the shape of `x0`."""
+        level, schedule = noised.level, self.shell.schedule
+        target = self.shell.target(noised.x, level, x0)
+        c = self.shell.coefficients(level).c_out
+        if self.space is not None:
+            inner = self.space.coefficients(schedule, level).c_out
+            ratio = over(c / inner, x0)
+            output, target, c = ratio * output, ratio * target, inner
         error = ERRORS[self.error](output, target).mean(axis=range(1, x0.ndim))
-        c_out = self.shell.coefficients(noised.level).c_out
-        return jnp.mean(self.weight(noised.level, c_out) * error)
+        weight = self.weight(level, c)
+        if self.weight.measure == "log_snr":
+            weight = weight * self.times.log_snr_span(
+                schedule, draws.uniforms(), discrete=self.discrete
+            )
+        return weight * error
 
 
-def drop_cond(key: PRNGKey, cond: Cond, null: Cond, probability: float) -> Cond:
+def drop_cond(draws: Draws, cond: Cond, null: Cond, probability: float) -> Cond:
     """Replace the whole condition of an example by the null condition, with the given probability.
 
     **Raises:** `ValueError` if there is no null condition.
@@ -119,16 +150,15 @@ def drop_cond(key: PRNGKey, cond: Cond, null: Cond, probability: float) -> Cond:
             "none; give it as "
             "Denoiser(..., null=...), or set label_dropout=0"
         )
-    batch = len(jax.tree.leaves(cond)[0])
-    drop = jax.random.bernoulli(key, probability, (batch,))
+    drop = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(draws.keys(DROP))
 
     def replace(given: Array, nothing: Array) -> Array:
-        return jnp.where(drop.reshape((batch,) + (1,) * (given.ndim - 1)), nothing, given)
+        return jnp.where(drop.reshape((-1,) + (1,) * (given.ndim - 1)), nothing, given)
 
     return jax.tree.map(replace, cond, null_like(cond, null))
 
 
-def no_network(x: Batch, c_noise: Array, cond: Cond, *, key: Any) -> Batch:
+def no_network(x: Batch, c_noise: Array, cond: Cond, *, key: object) -> Batch:
     """Stands where a denoiser's network is given later.
 
     **Raises:** `RuntimeError`, always.

@@ -20,22 +20,24 @@ import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Batch, Cond, PRNGKey, Scalar
+from diffusion_eqx._typing import Batch, Cond
 from diffusion_eqx.denoiser import Backbone, Denoiser, Prediction
+from diffusion_eqx.losses.base import AbstractLoss
 from diffusion_eqx.losses.denoising import DenoisingLoss, no_network
+from diffusion_eqx.losses.draws import Draws
 from diffusion_eqx.schedules import AbstractSchedule, NoiseLevel, over
 
 # Half the distance of two of 256 grey levels in [−1, 1].
 _HALF_BIN = 1.0 / 255.0
 
 
-class HybridLoss(eqx.Module):
+class HybridLoss(AbstractLoss):
     """L_simple + vlb_weight·L_vlb (Nichol & Dhariwal 2021, eq. 16), for networks that learn the variance.
 
     `simple` judges the first half of the output's channels. L_vlb, the bound in bits per dimension, judges
     the second half only: the mean is held constant in it. `vlb_weight` is lambda.
 
-    **Raises:** `ValueError` if the schedule has fewer than two timesteps.
+    **Raises:** `ValueError` if the schedule has fewer than two timesteps, or `simple` trains other times.
     """
 
     simple: DenoisingLoss
@@ -44,12 +46,18 @@ class HybridLoss(eqx.Module):
     def __check_init__(self):
         if self.simple.shell.schedule.num_timesteps < 2:
             raise ValueError("learning the variance needs a schedule of at least two timesteps")
+        if not self.simple.discrete:
+            raise ValueError(
+                "the variance is learnt of steps between timesteps, so that only these can be trained; "
+                "make the loss as DenoisingLoss(..., discrete=True)"
+            )
 
-    def __call__(self, network: Backbone, x0: Batch, cond: Cond = None, *, key: PRNGKey) -> Scalar:
-        """The loss of a batch of clean examples in [−1, 1], from one evaluation of the network."""
-        key_noised, key_network = jax.random.split(key)
-        noised = self.simple.noised(x0, cond, key=key_noised)
-        output = self.simple.output(network, noised, key=key_network)
+    def each(
+        self, network: Backbone, x0: Batch, cond: Cond, draws: Draws
+    ) -> Float[Array, " batch"]:
+        """The loss of each clean example of a batch in [−1, 1], from one evaluation of the network."""
+        noised = self.simple.noised(x0, cond, draws)
+        output = self.simple.output(network, noised, draws)
         mean, variance = jnp.split(output, 2, axis=-1)
         frozen = jnp.concatenate([jax.lax.stop_gradient(mean), variance], axis=-1)
         shell = self.simple.shell
@@ -58,11 +66,14 @@ class HybridLoss(eqx.Module):
             no_network, schedule, shell.parameterization, shell.null, learned_variance=True
         )
         predicted = denoiser.prediction(noised.x, noised.level, frozen)
-        # The mean over timesteps times their number estimates the sum over them.
-        bound = schedule.num_timesteps * jnp.mean(
-            bound_terms(schedule, x0, noised.level, predicted)
-        )
-        return self.simple.of_output(mean, x0, noised) + self.vlb_weight * bound
+        # A term over how often its timestep is drawn estimates the sum over timesteps.
+        terms = bound_terms(schedule, x0, noised.level, predicted)
+        bound = terms / self.simple.times.share(schedule, noised.level)
+        return self.simple.of_output(mean, x0, noised, draws) + self.vlb_weight * bound
+
+    def levels(self, draws: Draws) -> NoiseLevel:
+        """The noise level of each row, (batch,)."""
+        return self.simple.levels(draws)
 
 
 def bound_terms(

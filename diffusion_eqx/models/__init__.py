@@ -11,7 +11,6 @@ from diffusion_eqx.models.build import build_autoencoder as build_autoencoder
 from diffusion_eqx.models.build import build_backbone as build_backbone
 from diffusion_eqx.models.build import build_denoiser as build_denoiser
 from diffusion_eqx.models.build import build_dit as build_dit
-from diffusion_eqx.models.build import build_parameterization as build_parameterization
 from diffusion_eqx.models.build import build_schedule as build_schedule
 from diffusion_eqx.models.build import build_unet as build_unet
 from diffusion_eqx.models.classifier import NoisyClassifier as NoisyClassifier
@@ -27,6 +26,7 @@ from diffusion_eqx.models.files import load_model as load_model
 from diffusion_eqx.models.files import model_arrays as model_arrays
 from diffusion_eqx.models.files import read_record as read_record
 from diffusion_eqx.models.files import save_model as save_model
+from diffusion_eqx.models.kinds import build_model as build_model
 from diffusion_eqx.models.latent import LDMModel as LDMModel
 from diffusion_eqx.models.plan import GuidanceLike as GuidanceLike
 from diffusion_eqx.models.plan import Plan as Plan

@@ -7,21 +7,12 @@ from diffusion_eqx.config import (
     DiTBackboneConfig,
     ModelConfig,
     NoiseScheduleConfig,
-    PredictionType,
     ScoreDiffusionConfig,
     UNetBackboneConfig,
 )
 from diffusion_eqx.denoiser import Denoiser
 from diffusion_eqx.nn import ACTIVATIONS, ConvAutoencoder, DiT, UNet
-from diffusion_eqx.parameterizations import (
-    AbstractParameterization,
-    EDMPrediction,
-    EpsilonPrediction,
-    ScorePrediction,
-    VelocityPrediction,
-    VPrediction,
-    X0Prediction,
-)
+from diffusion_eqx.parameterizations import build_parameterization
 from diffusion_eqx.schedules import (
     AbstractSchedule,
     DiscreteSchedule,
@@ -61,28 +52,6 @@ def build_schedule(config: NoiseScheduleConfig) -> AbstractSchedule:
     return DiscreteSchedule(
         rescale_zero_terminal_snr(betas) if config.rescale_zero_terminal_snr else betas
     )
-
-
-def build_parameterization(
-    prediction_type: PredictionType, *, score_scaling: float = 1.0, data_std: float = 0.5
-) -> AbstractParameterization:
-    """The parameterization of that name.
-
-    `data_std` is the standard deviation of what is denoised, for `edm`.
-    """
-    match prediction_type:
-        case "epsilon":
-            return EpsilonPrediction()
-        case "sample":
-            return X0Prediction()
-        case "v_prediction":
-            return VPrediction()
-        case "score":
-            return ScorePrediction(score_scaling)
-        case "velocity":
-            return VelocityPrediction()
-        case "edm":
-            return EDMPrediction(data_std)
 
 
 def build_denoiser(config: ModelConfig, *, key: PRNGKey) -> Denoiser:
@@ -128,7 +97,6 @@ def build_dit(config: DiTBackboneConfig, *, key: PRNGKey) -> DiT:
         mlp_ratio=config.mlp_ratio,
         num_classes=config.num_classes,
         dropout=config.dropout_rate,
-        remat=config.remat,
         key=key,
     )
 

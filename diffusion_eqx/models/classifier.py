@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Images, PRNGKey
+from diffusion_eqx._typing import Images, Keys, PRNGKey
 from diffusion_eqx.config import NoisyClassifierConfig
 from diffusion_eqx.models.build import build_schedule
 from diffusion_eqx.nn import Conv, GroupNorm, Linear, ResBlock, TimeEmbedding
@@ -64,7 +64,7 @@ class NoisyClassifier(eqx.Module):
         self.out = Linear(height * width * current, config.num_classes, key=next(keys), zero=True)
 
     def __call__(
-        self, x: Images, level: NoiseLevel, *, key: PRNGKey | None = None
+        self, x: Images, level: NoiseLevel, *, key: Keys | None = None
     ) -> Float[Array, "batch classes"]:
         """Logits of the classes of noisy images.
 

@@ -15,12 +15,6 @@ import numpy as np
 
 from diffusion_eqx._values import AbstractValue
 from diffusion_eqx.config import (
-    AbstractModelConfig,
-    DDIMConfig,
-    DDPMConfig,
-    DiTConfig,
-    LDMConfig,
-    ScoreDiffusionConfig,
     from_json,
     to_json,
 )
@@ -32,24 +26,12 @@ from diffusion_eqx.models.array_file import (
     write_arrays,
 )
 from diffusion_eqx.models.base import AbstractDiffusionModel
-from diffusion_eqx.models.ddim import DDIMModel
-from diffusion_eqx.models.ddpm import DDPMModel
-from diffusion_eqx.models.dit import DiTModel
-from diffusion_eqx.models.latent import LDMModel
-from diffusion_eqx.models.score import ScoreDiffusionModel
+from diffusion_eqx.models.kinds import KINDS
 from diffusion_eqx.recipes import from_recipe, to_recipe
 from diffusion_eqx.schedules import AbstractSchedule, DiscreteSchedule, linear_betas
 
 FORMAT = "diffusion_eqx.model"
 FORMAT_VERSION = "1"
-
-_KINDS: dict[str, tuple[type[AbstractModelConfig], type[AbstractDiffusionModel]]] = {
-    "ddpm": (DDPMConfig, DDPMModel),
-    "ddim": (DDIMConfig, DDIMModel),
-    "dit": (DiTConfig, DiTModel),
-    "score": (ScoreDiffusionConfig, ScoreDiffusionModel),
-    "ldm": (LDMConfig, LDMModel),
-}
 
 # The parts of a model that may be others than its configuration describes.
 _PARTS = (
@@ -96,9 +78,9 @@ def save_model(
     with other names.
     """
     kind = getattr(model.config, "kind", "")
-    expected = _KINDS.get(kind, (None, None))[1]
+    expected = KINDS.get(kind, (None, None))[1]
     if type(model) is not expected:
-        known = ", ".join(sorted(c.__name__ for _, c in _KINDS.values()))
+        known = ", ".join(sorted(c.__name__ for _, c in KINDS.values()))
         wanted = "no model of this library" if expected is None else expected.__name__
         raise ValueError(
             f"a {type(model).__name__} with a {type(model.config).__name__} cannot be "
@@ -134,11 +116,9 @@ def load_model(path: str | Path, parts: Any = ()) -> AbstractDiffusionModel:
     """
     metadata, arrays = read_arrays(path, FORMAT, FORMAT_VERSION)
     kind = json.loads(metadata["config"]).get("kind")
-    if kind not in _KINDS:
-        raise ModelFileError(
-            f"{path} holds a model of unknown kind {kind!r}; known: {list(_KINDS)}"
-        )
-    config_class, model_class = _KINDS[kind]
+    if kind not in KINDS:
+        raise ModelFileError(f"{path} holds a model of unknown kind {kind!r}; known: {list(KINDS)}")
+    config_class, model_class = KINDS[kind]
     several = [parts] if isinstance(parts, type | eqx.Module) else list(parts)
     empty = _skeleton(model_class, from_json(config_class, metadata["config"]))
     for place, described in json.loads(metadata.get("own", "{}")).items():
@@ -157,7 +137,7 @@ def read_record(path: str | Path) -> Record:
     """
     metadata, _ = read_arrays(path, FORMAT, FORMAT_VERSION)
     kind = json.loads(metadata["config"]).get("kind")
-    name = _KINDS[kind][1].__name__ if kind in _KINDS else str(kind)
+    name = KINDS[kind][1].__name__ if kind in KINDS else str(kind)
     return Record(name, json.loads(metadata["ema"]), json.loads(metadata["training"]))
 
 

@@ -22,6 +22,8 @@ from diffusion_eqx.nn.norm import GroupNorm as GroupNorm
 from diffusion_eqx.nn.patches import patchify as patchify
 from diffusion_eqx.nn.patches import position_features as position_features
 from diffusion_eqx.nn.patches import unpatchify as unpatchify
+from diffusion_eqx.nn.rematerialize import Rematerialized as Rematerialized
+from diffusion_eqx.nn.rematerialize import rematerialized as rematerialized
 from diffusion_eqx.nn.resblock import ResBlock as ResBlock
 from diffusion_eqx.nn.transformer import TransformerBlock as TransformerBlock
 from diffusion_eqx.nn.transformer import TransformerStack as TransformerStack

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Images, Latents, PRNGKey
+from diffusion_eqx._typing import Images, Keys, Latents, PRNGKey
 from diffusion_eqx.nn.attention import SpatialSelfAttention
 from diffusion_eqx.nn.conv import Conv, upsample_to
 from diffusion_eqx.nn.norm import GroupNorm
 from diffusion_eqx.nn.resblock import ResBlock
 from diffusion_eqx.precision import wide
+from diffusion_eqx.random_keys import normal
 
 Shape = tuple[int, int, int]
 
@@ -32,7 +33,7 @@ class LatentDistribution(NamedTuple):
     mean: Latents
     log_variance: Latents | None
 
-    def sample(self, *, key: PRNGKey) -> Latents:
+    def sample(self, *, key: Keys) -> Latents:
         """mean + std·noise (Kingma & Welling 2014, section 2.4); without a variance, the mean.
 
         The noise is drawn in float32 (in float64 for float64), so that it is the same in every lower
@@ -41,7 +42,7 @@ class LatentDistribution(NamedTuple):
         if self.log_variance is None:
             return self.mean
         dtype = wide(self.mean.dtype)
-        noise = jax.random.normal(key, self.mean.shape, dtype)
+        noise = normal(key, self.mean.shape, dtype)
         std = jnp.exp(0.5 * self.log_variance.astype(dtype))
         return (self.mean.astype(dtype) + std * noise).astype(self.mean.dtype)
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Labels, PRNGKey
+from diffusion_eqx._typing import Keys, Labels, PRNGKey
 from diffusion_eqx.nn.embedding import ConditionEmbedding
 from diffusion_eqx.nn.linear import Linear
 from diffusion_eqx.nn.patches import patchify, position_features, unpatchify
@@ -29,7 +29,6 @@ class DiT(eqx.Module):
     - `mlp_ratio`: hidden features of a block's perceptron, as a multiple of `dim`
     - `num_classes`: None for a network without classes
     - `dropout`: the probability of setting a feature to 0 inside a block
-    - `remat`: compute blocks again in the backward pass, to save memory
 
     **Raises:** `ValueError` if `dim` is no multiple of `heads` and of 4.
     """
@@ -53,7 +52,6 @@ class DiT(eqx.Module):
         mlp_ratio: float,
         num_classes: int | None,
         dropout: float,
-        remat: bool,
         key: PRNGKey,
     ):
         if dim % 4:
@@ -70,7 +68,6 @@ class DiT(eqx.Module):
             heads=heads,
             mlp_ratio=mlp_ratio,
             dropout=dropout,
-            remat=remat,
             key=key_stack,
         )
         self.modulation_out = Linear(dim, 2 * dim, key=key_modulation, zero=True)
@@ -83,7 +80,7 @@ class DiT(eqx.Module):
         c_noise: Float[Array, " batch"],
         cond: Labels | None = None,
         *,
-        key: PRNGKey | None = None,
+        key: Keys | None = None,
     ) -> Float[Array, "batch height width out_channels"]:
         """(batch, height, width, in_channels) to (batch, height, width, out_channels).
 

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Labels, PRNGKey
+from diffusion_eqx._typing import Keys, Labels, PRNGKey
 from diffusion_eqx.nn.embedding import ConditionEmbedding
 from diffusion_eqx.nn.linear import Linear
 
@@ -81,7 +81,7 @@ class MLP(eqx.Module):
         c_noise: Float[Array, " batch"],
         cond: Labels | None = None,
         *,
-        key: PRNGKey | None = None,
+        key: Keys | None = None,
     ) -> Float[Array, "batch features"]:
         """(batch, features) to (batch, features), in the dtype of the weights.
 

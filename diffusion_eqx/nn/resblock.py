@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import PRNGKey
+from diffusion_eqx._typing import Keys, PRNGKey
 from diffusion_eqx.nn.conv import Conv
+from diffusion_eqx.nn.dropout import dropped
 from diffusion_eqx.nn.linear import Linear
 from diffusion_eqx.nn.norm import GroupNorm
 
@@ -68,7 +69,7 @@ class ResBlock(eqx.Module):
         x: Float[Array, "batch height width in_channels"],
         embedding: Float[Array, "batch dim"] | None = None,
         *,
-        key: PRNGKey | None = None,
+        key: Keys | None = None,
     ) -> Float[Array, "batch height width out_channels"]:
         """(batch, height, width, in_channels) to (batch, height, width, out_channels).
 
@@ -87,5 +88,5 @@ class ResBlock(eqx.Module):
             )
         h = self.conv1(self.norm1(x))
         h = self.norm2(h, scale, shift)
-        h = self.conv2(self.dropout(h, key=key))
+        h = self.conv2(dropped(self.dropout, h, key))
         return h + (x if self.shortcut is None else self.shortcut(x))

@@ -5,10 +5,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import PRNGKey
+from diffusion_eqx._typing import Keys, PRNGKey
 from diffusion_eqx.nn.attention import self_attend
+from diffusion_eqx.nn.dropout import dropped
 from diffusion_eqx.nn.linear import Linear
 from diffusion_eqx.precision import wide
+from diffusion_eqx.random_keys import role
 
 Tokens = Float[Array, "batch tokens dim"]
 PerFeature = Float[Array, "batch dim"]
@@ -76,7 +78,7 @@ class TransformerBlock(eqx.Module):
         self.dropout = eqx.nn.Dropout(dropout)
         self.heads = heads
 
-    def __call__(self, x: Tokens, condition: PerFeature, *, key: PRNGKey | None = None) -> Tokens:
+    def __call__(self, x: Tokens, condition: PerFeature, *, key: Keys | None = None) -> Tokens:
         """One block; the shape stays.
 
         - `x`: (batch, tokens, dim)
@@ -85,16 +87,16 @@ class TransformerBlock(eqx.Module):
 
         **Raises:** `RuntimeError` if dropout is active and there is no `key`.
         """
-        keys = (None, None, None) if key is None else jax.random.split(key, 3)
+        keys = [None if key is None else role(key, number) for number in range(3)]
         modulation = jnp.split(self.modulation(condition), 6, axis=-1)
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation
 
         h = self.out(self_attend(self.qkv(modulated_norm(x, shift_1, scale_1)), self.heads))
-        x = x + gate_1[:, None] * self.dropout(h, key=keys[0])
+        x = x + gate_1[:, None] * dropped(self.dropout, h, keys[0])
 
         h = jax.nn.gelu(self.hidden(modulated_norm(x, shift_2, scale_2)), approximate=True)
-        h = self.contract(self.dropout(h, key=keys[1]))
-        return x + gate_2[:, None] * self.dropout(h, key=keys[2])
+        h = self.contract(dropped(self.dropout, h, keys[1]))
+        return x + gate_2[:, None] * dropped(self.dropout, h, keys[2])
 
 
 class TransformerStack(eqx.Module):
@@ -104,14 +106,11 @@ class TransformerStack(eqx.Module):
 
     - `depth`: number of blocks
     - `dim`, `heads`, `mlp_ratio`, `dropout`: as in `TransformerBlock`
-    - `remat`: the backward pass computes each block again instead of keeping what is inside it, which takes
-      a fraction of the memory
 
     **Raises:** `ValueError` if `dim` cannot be divided into `heads`.
     """
 
     blocks: TransformerBlock
-    remat: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -121,16 +120,14 @@ class TransformerStack(eqx.Module):
         heads: int,
         mlp_ratio: float,
         dropout: float = 0.0,
-        remat: bool = False,
         key: PRNGKey,
     ):
         def block(key: PRNGKey) -> TransformerBlock:
             return TransformerBlock(dim, heads=heads, mlp_ratio=mlp_ratio, dropout=dropout, key=key)
 
         self.blocks = eqx.filter_vmap(block)(jax.random.split(key, depth))
-        self.remat = remat
 
-    def __call__(self, x: Tokens, condition: PerFeature, *, key: PRNGKey | None = None) -> Tokens:
+    def __call__(self, x: Tokens, condition: PerFeature, *, key: Keys | None = None) -> Tokens:
         """One block after the other; the shape stays.
 
         - `x`: (batch, tokens, dim)
@@ -144,11 +141,8 @@ class TransformerStack(eqx.Module):
         def body(x: Tokens, layer) -> tuple[Tokens, None]:
             number, arrays = layer
             block = eqx.combine(arrays, shared)
-            block_key = None if key is None else jax.random.fold_in(key, number)
+            block_key = None if key is None else role(key, number)
             return block(x, condition, key=block_key), None
 
-        if self.remat:
-            # Inside a scan nothing can be merged across blocks, so nothing needs to be prevented.
-            body = jax.checkpoint(body, prevent_cse=False)
-        depth = self.blocks.out.bias.shape[0]
+        depth = jax.tree.leaves(stacked)[0].shape[0]
         return jax.lax.scan(body, x, (jnp.arange(depth), stacked))[0]

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Labels, PRNGKey
+from diffusion_eqx._typing import Keys, Labels, PRNGKey
 from diffusion_eqx.nn.attention import SpatialSelfAttention
 from diffusion_eqx.nn.conv import Conv, upsample_to
 from diffusion_eqx.nn.embedding import ConditionEmbedding
 from diffusion_eqx.nn.norm import GroupNorm
 from diffusion_eqx.nn.resblock import ResBlock
+from diffusion_eqx.random_keys import role
 
 
 class _Block(eqx.Module):
@@ -22,7 +23,7 @@ class _Block(eqx.Module):
     res: ResBlock
     attention: SpatialSelfAttention | None
 
-    def __call__(self, x, embedding, *, key: PRNGKey | None):
+    def __call__(self, x, embedding, *, key: Keys | None):
         x = self.res(x, embedding, key=key)
         return x if self.attention is None else self.attention(x)
 
@@ -142,7 +143,7 @@ class UNet(eqx.Module):
         c_noise: Float[Array, " batch"],
         cond: Labels | None = None,
         *,
-        key: PRNGKey | None = None,
+        key: Keys | None = None,
     ) -> Float[Array, "batch height width out_channels"]:
         """(batch, height, width, in_channels) to (batch, height, width, out_channels).
 
@@ -159,8 +160,8 @@ class UNet(eqx.Module):
         embedding = jax.nn.silu(self.embedding(c_noise, cond))
         counter = itertools.count()
 
-        def dropout_key() -> PRNGKey | None:
-            return None if key is None else jax.random.fold_in(key, next(counter))
+        def dropout_key() -> Keys | None:
+            return None if key is None else role(key, next(counter))
 
         h = self.conv_in(x)
         skips = [h]

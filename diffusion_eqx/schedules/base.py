@@ -17,7 +17,7 @@ first of them, 1/T, is the least noise that a network has learnt to remove.
 """
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -47,10 +47,12 @@ class AbstractSchedule(AbstractValue):
     then they are faster and keep more digits than what is derived here.
 
     - `num_timesteps`: T, how finely [0, 1] is divided where integer timesteps are spoken of.
+    - `discrete`: whether the schedule is a table of timesteps, so that networks are trained at these only.
 
     **Raises:** `ValueError` if the schedule breaks the contract of the module.
     """
 
+    discrete: ClassVar[bool] = False
     num_timesteps: int = eqx.field(static=True, default=1000, kw_only=True)
 
     def __check_init__(self):

@@ -24,6 +24,7 @@ class DiscreteSchedule(AbstractSchedule):
     **Raises:** `ValueError` for other betas.
     """
 
+    discrete = True
     log_alpha_bar: Float[Array, " nodes"]
 
     def __init__(self, betas: np.ndarray):

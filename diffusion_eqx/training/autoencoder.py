@@ -13,15 +13,16 @@ from typing import TypeVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Cond, Images, Latents, PRNGKey, Scalar
+from diffusion_eqx._typing import Cond, Images, Latents
 from diffusion_eqx.config import TrainingConfig
 from diffusion_eqx.data import ArrayDataset, Dataset, ImagesInMemory, to_unit_range
+from diffusion_eqx.losses import AbstractLoss, Draws
 from diffusion_eqx.models import LDMModel
 from diffusion_eqx.nn import AbstractAutoencoder
+from diffusion_eqx.random_keys import NOISE
 from diffusion_eqx.training.callback import Callback
 from diffusion_eqx.training.loop import fit
 from diffusion_eqx.training.recipe import make_recipe
@@ -31,7 +32,7 @@ from diffusion_eqx.training.state import averaged
 AutoencoderT = TypeVar("AutoencoderT", bound=AbstractAutoencoder)
 
 
-class AutoencoderLoss(eqx.Module):
+class AutoencoderLoss(AbstractLoss):
     """(‖x − decode(z)‖² + kl_weight·D(z)) / entries of x, with z drawn from the encoder's distribution.
 
     D is the latents' divergence from N(0, 1) (see `LatentDistribution.divergence`): the negative bound on
@@ -41,13 +42,13 @@ class AutoencoderLoss(eqx.Module):
 
     kl_weight: float = eqx.field(static=True)
 
-    def __call__(
-        self, autoencoder: AbstractAutoencoder, x0: Images, cond: Cond = None, *, key: PRNGKey
-    ) -> Scalar:
-        """The mean over a batch of images in [−1, 1]; `cond` is not used."""
-        latents = autoencoder.encode_distribution(x0)
-        error = (x0 - autoencoder.decode(latents.sample(key=key))) ** 2
-        return jnp.mean(error) + self.kl_weight * jnp.mean(latents.divergence()) / x0[0].size
+    def each(
+        self, network: AbstractAutoencoder, x0: Images, cond: Cond, draws: Draws
+    ) -> Float[Array, " batch"]:
+        """The loss of each of a batch of images in [−1, 1]; `cond` is not used."""
+        latents = network.encode_distribution(x0)
+        error = (x0 - network.decode(latents.sample(key=draws.keys(NOISE)))) ** 2
+        return error.mean(axis=(1, 2, 3)) + self.kl_weight * latents.divergence() / x0[0].size
 
 
 def train_autoencoder(

@@ -1,5 +1,8 @@
-"""Checkpoints of a run, by orbax: atomic, written in the background, the newest two kept."""
+"""Checkpoints of a run, by orbax: atomic, written in the background, and known to be whole."""
 
+import json
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,30 +12,43 @@ import jax.numpy as jnp
 
 from diffusion_eqx.random_keys import to_keys, to_numbers
 from diffusion_eqx.training.callback import Callback
+from diffusion_eqx.training.digest import digest
 from diffusion_eqx.training.run import Run
 from diffusion_eqx.training.state import TrainState
 
 _KEPT = 2
+# A checkpoint needs its own size, and a second copy while it is moved into place.
+_ROOM = 2
 
 
 class Checkpoints(Callback):
     """Saves the state and the reports of a run into a folder, every `checkpoint_every` steps and last.
 
-    A state after a loss that is not finite is never saved, so the checkpoints that are kept are good.
+    Each has a digest of its arrays and its reports. One that is torn or damaged is found when it is read,
+    set aside as `bad-…`, and the one before it is used. A state after a loss that is not finite is never
+    saved, so the checkpoints that are kept are good.
     """
 
     optional = True
 
     def __init__(self, folder: str | Path):
+        self._folder = Path(folder).absolute()
+        self._open()
+
+    def _open(self) -> None:
         import orbax.checkpoint as ocp  # Loading it takes seconds.
 
+        # What a killed process had begun to write.
+        for torn in self._folder.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(torn, ignore_errors=True)
         self._manager = ocp.CheckpointManager(
-            Path(folder).absolute(),
+            self._folder,
             options=ocp.CheckpointManagerOptions(max_to_keep=_KEPT, create=True),
         )
 
     def step(self, run: Run) -> None:
-        """Save the state if it is due."""
+        """Save the state if it is due; report what went wrong with the one before."""
+        self._manager.check_for_errors()
         every = run.config.checkpoint_every
         due = run.finished or run.stopping or (every > 0 and run.step % every == 0)
         # A callback may stop the run before `fit` has looked whether it diverged.
@@ -50,35 +66,85 @@ class Checkpoints(Callback):
     def save(self, state: TrainState, rows: list[dict[str, float]]) -> None:
         """Write a state, and the reports made so far, under the state's step.
 
-        **Raises:** `OSError` if orbax refuses, as it does where a later checkpoint exists.
+        **Raises:** `OSError` if the disk has no room for it, or if a later checkpoint exists.
         """
         import orbax.checkpoint as ocp
 
+        arrays = _to_arrays(state)
+        self._check_room(sum(array.nbytes for array in arrays))
         arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(_to_arrays(state)), rows=ocp.args.JsonSave({"rows": rows})
+            state=ocp.args.StandardSave(arrays),
+            rows=ocp.args.JsonSave({"rows": rows, "digest": _digest(arrays, rows)}),
         )
         if not self._manager.save(int(state.step), args=arguments):
             raise OSError(
-                f"no checkpoint of step {int(state.step)} was written: {self._manager.directory} has a "
-                f"later one, of step {self._manager.latest_step()}"
+                f"no checkpoint of step {int(state.step)} was written: {self._folder} has a later one, of "
+                f"step {self._manager.latest_step()}"
+            )
+
+    def _check_room(self, size: int) -> None:
+        free = shutil.disk_usage(self._folder).free
+        if free < _ROOM * size:
+            raise OSError(
+                f"the disk of {self._folder} has {free / 1e6:.0f} MB free, and a checkpoint needs "
+                f"{_ROOM * size / 1e6:.0f} MB while it is written: make room; the run goes on, and saves "
+                "again when a checkpoint is next due"
             )
 
     def restore(self, like: TrainState) -> tuple[TrainState, list[dict[str, float]]] | None:
-        """The newest state, and the reports made up to it; None if there is no checkpoint.
+        """The newest state that is whole, and the reports made up to it; None if there is no checkpoint.
 
-        - `like`: a state of the same structure.
+        - `like`: a state of the same structure, on the devices on which the new one is to be.
+
+        **Raises:** `OSError` if there are checkpoints, and none of them is whole.
+
+        **Warns:** `UserWarning` for each one that is not.
         """
+        self._manager.wait_until_finished()
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                arrays, rows = self._read(step, like)
+            except Exception as error:
+                self._set_aside(step, f"{type(error).__name__}: {error}".splitlines()[0])
+                continue
+            return _from_arrays(arrays, like), rows
+        if steps:
+            raise OSError(
+                f"none of the checkpoints in {self._folder} is whole; they are kept there as bad-…. Start "
+                "the run anew with overwrite=True, or choose another folder"
+            )
+        return None
+
+    def _read(self, step: int, like: TrainState) -> tuple[list[Any], list[dict[str, float]]]:
         import orbax.checkpoint as ocp
 
-        step = self._manager.latest_step()
-        if step is None:
-            return None
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _to_arrays(like))
         arguments = ocp.args.Composite(
             state=ocp.args.StandardRestore(target), rows=ocp.args.JsonRestore()
         )
         restored = self._manager.restore(step, args=arguments)
-        return _from_arrays(restored["state"], like), restored["rows"]["rows"]
+        arrays, record = restored["state"], restored["rows"]
+        found = _digest(arrays, record["rows"])
+        if found != record["digest"]:
+            raise ValueError("its contents are not those that were written")
+        return arrays, record["rows"]
+
+    def _set_aside(self, step: int, reason: str) -> None:
+        place = self._folder / f"bad-{step}"
+        shutil.rmtree(place, ignore_errors=True)
+        self._manager.close()
+        (self._folder / str(step)).rename(place)
+        warnings.warn(
+            f"the checkpoint of step {step} cannot be used ({reason}); it is set aside as {place}, and the "
+            "one before it is tried",
+            stacklevel=4,
+        )
+        self._open()
+
+
+def _digest(arrays: list[Any], rows: list[dict[str, float]]) -> str:
+    return digest(arrays, json.dumps(rows, sort_keys=True))
 
 
 def _to_arrays(state: TrainState) -> list[Any]:

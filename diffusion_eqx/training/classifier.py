@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from diffusion_eqx._typing import Images, PRNGKey, Scalar
 from diffusion_eqx.config import NoisyClassifierConfig
 from diffusion_eqx.data import ImagesInMemory, to_unit_range
-from diffusion_eqx.losses import UniformTimes, stratified
+from diffusion_eqx.losses import Draws, UniformTimes
 from diffusion_eqx.models import NoisyClassifier
 
 ClassifierT = TypeVar("ClassifierT", bound=eqx.Module)
@@ -48,7 +48,7 @@ def train_noisy_classifier(
 
     def noisy_logits(classifier: NoisyClassifier, images: Images, key: PRNGKey) -> Array:
         key_time, key_noise, key_dropout = jax.random.split(key, 3)
-        level = UniformTimes()(classifier.schedule, stratified(key_time, len(images)))
+        level = UniformTimes()(classifier.schedule, Draws.of(key_time, len(images)).uniforms())
         noise = jax.random.normal(key_noise, images.shape, images.dtype)
         return classifier(level.noised(images, noise), level, key=key_dropout)
 

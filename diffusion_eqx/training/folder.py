@@ -9,8 +9,14 @@ from typing import Any
 SETTINGS = "run.json"
 CHECKPOINTS = "checkpoints"
 LOG = "log.jsonl"
+TIMINGS = "timings.jsonl"
+AVERAGES = "averages"
+HELD_OUT = "held_out.jsonl"
 PREVIEW = "preview.png"
 MODEL = "model.safetensors"
+
+
+_WRITTEN = (CHECKPOINTS, AVERAGES, LOG, TIMINGS, HELD_OUT, PREVIEW, MODEL)
 
 
 class ResumeError(ValueError):
@@ -30,7 +36,7 @@ def open_folder(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> l
         raise NotADirectoryError(
             f"{folder} is a file; the run needs a folder, into which it writes {MODEL} and its checkpoints"
         )
-    there = [name for name in (CHECKPOINTS, LOG, PREVIEW, MODEL) if (folder / name).exists()]
+    there = [name for name in _WRITTEN if (folder / name).exists()]
     record = folder / SETTINGS
     if overwrite:
         for name in there:

@@ -4,9 +4,8 @@ import dataclasses
 import time
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import equinox as eqx
 import jax
 import numpy as np
 
@@ -15,12 +14,20 @@ from diffusion_eqx.data import Dataset
 from diffusion_eqx.random_keys import STEP, role
 from diffusion_eqx.training import folder
 from diffusion_eqx.training.callback import Callback
-from diffusion_eqx.training.devices import place
+from diffusion_eqx.training.devices import Placement, local_rows, on_one_device, placement
 from diffusion_eqx.training.recipe import Recipe
 from diffusion_eqx.training.run import Run
 from diffusion_eqx.training.signals import stop_requests
 from diffusion_eqx.training.state import Network, TrainState
 from diffusion_eqx.training.step import train_step
+
+if TYPE_CHECKING:
+    from diffusion_eqx.training.checkpoint import Checkpoints
+
+
+# What a return from divergence multiplies the learning rate by, and when it is given up.
+_SLOWER = 0.5
+_SLOWEST = 0.1
 
 
 class TrainingDiverged(ArithmeticError):
@@ -57,25 +64,65 @@ def fit(
     `ValueError` if the recipe is planned for another number of steps, or if `config` asks for previews
     without a folder and a model.
 
-    **Warns:** `UserWarning` if not all devices can be used, or a callback of the library fails.
+    **Warns:** `UserWarning` if not all devices can be used, if a callback of the library fails, or if the
+    run goes back after divergence (`on_divergence="return"`).
     """
     run = Run() if run is None else run
     _check(recipe, config, run)
     run.open(network, data, config)
     state = recipe.init(network, key=role(jax.random.key(config.seed), STEP))
-    built_in, state, run.rows = _built_in(run, state)
-    step = int(state.step)
-    state, split = place(state, config.batch_size)
-    run.move_to(state, step)
+    where = placement(config.batch_size, parts=config.accumulation, sharded=config.sharded)
+    state = where.place(state)
+    built_in, checkpoints = _built_in(run)
+    run.move_to(state, 0)
+    _go_on(run, checkpoints)
     calls = _Calls((*callbacks, *built_in), run)
     with stop_requests(lambda: setattr(run, "stopping", True)) as received, calls:
-        if not run.finished:
-            _train(recipe, data, split, run, calls)
+        while not (run.finished or run.stopping):
+            try:
+                _train(recipe, data, where, run, calls)
+            except TrainingDiverged as error:
+                _go_back(error, run, checkpoints, calls)
     if received and not run.finished:
         saved = "" if run.folder is None else f"; its state is saved in {run.folder}"
         raise TrainingInterrupted(f"the run stopped after step {run.step}{saved}")
-    arrays, rest = eqx.partition(run._state, eqx.is_array)
-    return eqx.combine(jax.device_put(arrays, jax.devices()[0]), rest), run.rows
+    return on_one_device(run._state), run.rows
+
+
+def _go_on(run: Run, checkpoints: "Checkpoints | None") -> bool:
+    """Take the state and the reports of the newest good checkpoint, if there is one."""
+    found = None if checkpoints is None else checkpoints.restore(run._state)
+    if found is None:
+        return False
+    state, run.rows = found
+    run.move_to(state, int(state.step))
+    return True
+
+
+def _go_back(
+    error: TrainingDiverged, run: Run, checkpoints: "Checkpoints | None", calls: "_Calls"
+) -> None:
+    """After divergence, go on from the newest checkpoint with a smaller learning rate, if that is wished.
+
+    **Raises:** `error` if it is not, if there is no checkpoint, or if the rate is at its least.
+    """
+    if run.config.on_divergence != "return":
+        raise error
+    scale = float(run._state.learning_rate_scale) * _SLOWER
+    if scale < _SLOWEST or not _go_on(run, checkpoints):
+        raise error
+    # Of the state that diverged, not of the checkpoint: a second return lowers the rate further.
+    state = run._state
+    lowered = jax.device_put(
+        np.asarray(scale, state.learning_rate_scale.dtype), state.learning_rate_scale.sharding
+    )
+    run.move_to(dataclasses.replace(state, learning_rate_scale=lowered), run.step)
+    warnings.warn(
+        f"{error.args[0].split(' gave ')[0]} diverged; the run goes on from step {run.step} with "
+        f"{scale:g} times the learning rate",
+        stacklevel=3,
+    )
+    calls("start")
 
 
 def _check(recipe: Recipe, config: TrainingConfig, run: Run) -> None:
@@ -91,49 +138,47 @@ def _check(recipe: Recipe, config: TrainingConfig, run: Run) -> None:
         )
 
 
-def _built_in(
-    run: Run, state: TrainState
-) -> tuple[list[Callback], TrainState, list[dict[str, float]]]:
-    """The library's callbacks for a run, and the state and the reports from which it goes on."""
+def _built_in(run: Run) -> tuple[list[Callback], "Checkpoints | None"]:
+    """The library's callbacks for a run, and among them the one that keeps its checkpoints."""
     from diffusion_eqx.training.progress import Progress
 
     if run.folder is None:
-        return [Progress()], state, []
+        return [Progress()], None
     from diffusion_eqx.training.checkpoint import Checkpoints
     from diffusion_eqx.training.log import Log
+    from diffusion_eqx.training.posthoc import Snapshots
     from diffusion_eqx.training.preview import Preview
 
     checkpoints = Checkpoints(run.folder / folder.CHECKPOINTS)
-    state, rows = checkpoints.restore(state) or (state, [])
     previews = [Preview(run.folder / folder.PREVIEW)] if run.config.preview_every > 0 else []
-    return [Progress(), Log(run.folder / folder.LOG), *previews, checkpoints], state, rows
+    log = Log(run.folder / folder.LOG, run.folder / folder.TIMINGS)
+    snapshots = []
+    if len(run.config.ema_lengths) > 1:
+        snapshots = [Snapshots(run.folder / folder.AVERAGES)]
+    return [Progress(), log, *previews, *snapshots, checkpoints], checkpoints
 
 
-def _train(recipe: Recipe, data: Dataset, split: Any, run: Run, calls: "_Calls") -> None:
+def _train(recipe: Recipe, data: Dataset, where: Placement, run: Run, calls: "_Calls") -> None:
     config = run.config
     stream = data.batches(config.batch_size, seed=config.seed)
-    reported = run.rows[-1]["step"] if run.rows else 0
+    own = local_rows(config.batch_size)
     timed, began = run.step, time.perf_counter()
     first = run.step + 1
     while not (run.finished or run.stopping):
-        batch = stream[run.step]
-        images, labels = split((batch["images"], batch.get("labels")))
-        state, metrics = train_step(recipe, run._state, images, labels)
+        batch = {name: rows[own] for name, rows in stream[run.step].items()}
+        images, labels = where.split((batch["images"], batch.get("labels")))
+        state, metrics = train_step(recipe, run._state, images, labels, placement=where)
         run.move_to(state, run.step + 1)
         report = run.finished or _due(run.step, config.log_every)
         if report or run.stopping or _due_for_files(run):
             _stop_if_diverged(run)
         if report:
             now = time.perf_counter()
-            row = {
-                "step": run.step,
-                "loss": float(state.loss_sum) / (run.step - reported),
-                "grad_norm": float(metrics["grad_norm"]),
-                "images_per_second": (run.step - timed) * config.batch_size / (now - began),
-            }
-            reported, timed, began = run.step, run.step, now
+            row = _report(state, metrics["grad_norm"], run.step)
+            row["images_per_second"] = (run.step - timed) * config.batch_size / (now - began)
+            timed, began = run.step, now
             run.rows.append(row)
-            run.move_to(_without_losses(state), run.step)
+            run.move_to(_without_metrics(state), run.step)
             calls("evaluate", row)
         elif run.step == first:
             # Compiling is no training: the first step's time does not count.
@@ -166,10 +211,25 @@ def _stop_if_diverged(run: Run) -> None:
     )
 
 
-def _without_losses(state: TrainState) -> TrainState:
-    zero = np.zeros((), state.loss_sum.dtype)
-    # Placed as the sum was, lest the next step compile again.
-    return dataclasses.replace(state, loss_sum=jax.device_put(zero, state.loss_sum.sharding))
+def _report(state: TrainState, norm: Any, step: int) -> dict[str, float]:
+    """What is said of the steps since the last report; without a loss if all of them were skipped."""
+    applied = int(state.metrics.steps)
+    row: dict[str, float] = {"step": step}
+    if applied:
+        row["loss"] = float(state.metrics.loss) / applied
+    row["grad_norm"] = float(norm)
+    if state.loss_scale is not None:
+        row["loss_scale"] = float(state.loss_scale.value)
+        row["skipped"] = int(state.step) - int(state.updates)
+    return row
+
+
+def _without_metrics(state: TrainState) -> TrainState:
+    def cleared(array: Any) -> Any:
+        # Placed as the sum was, lest the next step compile again.
+        return jax.device_put(np.zeros((), array.dtype), array.sharding)
+
+    return dataclasses.replace(state, metrics=jax.tree.map(cleared, state.metrics))
 
 
 class _Calls:

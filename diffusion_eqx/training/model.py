@@ -18,7 +18,10 @@ from diffusion_eqx.models import AbstractDiffusionModel, LDMModel, save_model
 from diffusion_eqx.training.autoencoder import encode_dataset
 from diffusion_eqx.training.callback import Callback
 from diffusion_eqx.training.checks import check_data
+from diffusion_eqx.training.devices import writes
+from diffusion_eqx.training.fine_tuning import begin_from
 from diffusion_eqx.training.folder import MODEL
+from diffusion_eqx.training.held_out import HeldOut, split_held_out
 from diffusion_eqx.training.identity import describe_network, describe_value
 from diffusion_eqx.training.loop import fit
 from diffusion_eqx.training.recipe import make_recipe
@@ -38,6 +41,7 @@ def train(
     *,
     out: str | Path | None = None,
     callbacks: Iterable[Callback] = (),
+    init_from: str | Path | AbstractDiffusionModel | None = None,
     overwrite: bool = False,
 ) -> ModelT:
     """Train a model on images, and give it back with its averaged weights.
@@ -50,6 +54,8 @@ def train(
       each report, `preview.png` if `config` asks for previews, and last `model.safetensors`. The same call
       again continues a run that was stopped.
     - `callbacks`: see `Callback`.
+    - `init_from`: a model, or the path of a model's file, whose network weights the training begins with;
+      its classes may be others (see `begin_from`).
     - `overwrite`: delete the run that is in `out`, and start anew.
 
     **Raises:** `DataMismatch` if the data do not fit the model; `ResumeError` if `out` holds a run of other
@@ -57,7 +63,10 @@ def train(
 
     **Warns:** `UserWarning` as `fit` and `check_data`, and if latents are not of about unit size.
     """
+    if init_from is not None:
+        model = begin_from(model, init_from)
     check_data(model, data)
+    _check_augmentation(model, config)
     run = Run(
         out,
         settings=_settings(model),
@@ -67,6 +76,9 @@ def train(
     if out is not None:
         _check_savable(model, data, config)
     run.open(model.denoiser.backbone, data, config)
+    if config.held_out > 0.0:
+        data, others = split_held_out(data, config.held_out)
+        callbacks = (*callbacks, HeldOut(others, every=config.held_out_every))
     loss = training_loss(model.denoiser, model.config, config)
     examples = _latents(model, data) if isinstance(model, LDMModel) else data
     state, rows = fit(
@@ -78,9 +90,17 @@ def train(
         callbacks=callbacks,
     )
     trained = _with_network(model, averaged(state))
-    if run.folder is not None:
+    if run.folder is not None and writes():
         save_model(run.folder / MODEL, trained, record=_record(data, config, rows))
     return trained
+
+
+def _check_augmentation(model: AbstractDiffusionModel, config: TrainingConfig) -> None:
+    if isinstance(model, LDMModel) and (config.flip or config.shift or config.jitter):
+        raise ValueError(
+            "flip, shift and jitter change images, and a latent model is trained on latents, which are "
+            "encoded once beforehand; put changed copies of the images into the data set"
+        )
 
 
 def _settings(model: AbstractDiffusionModel) -> dict[str, Any]:
@@ -122,7 +142,7 @@ def _record(data: Dataset, config: TrainingConfig, rows: list[dict[str, float]])
         "class_names": list(data.class_names),
         "images": len(data),
         # None if a callback stopped the run before its first report.
-        "final_loss": rows[-1]["loss"] if rows else None,
+        "final_loss": rows[-1].get("loss") if rows else None,
         **dataclasses.asdict(config),
     }
     return {"ema": True, "training": training}

@@ -1,6 +1,6 @@
 """Which arrays of a network are trained, and which of these decay: decided by the layer that owns them."""
 
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -30,6 +30,47 @@ def trainable(network: Any) -> Any:
         return eqx.is_inexact_array(node)
 
     return jax.tree.map(mark, network, is_leaf=lambda node: isinstance(node, _GIVEN))
+
+
+class MatrixAxes(NamedTuple):
+    """The axes of a matrix or kernel: those that its product sums over, and that of what it gives."""
+
+    summed: tuple[int, ...]
+    given: int
+
+
+def is_axes(node: Any) -> bool:
+    """Whether a node of `matrix_axes` is what it says of one array."""
+    return node is None or isinstance(node, MatrixAxes)
+
+
+def matrix_axes(parameters: Any) -> Any:
+    """A PyTree of the parameters' structure: the `MatrixAxes` of each matrix and kernel, None for others.
+
+    A matrix is known by its layer, as in `decayed`. Axes that a stack of layers gives in front are neither.
+    """
+
+    def mark(node: Any) -> Any:
+        marks = jax.tree.map(lambda _: None, node)
+        if isinstance(node, _MATRIX_LAYERS) and node.weight is not None:
+            return eqx.tree_at(
+                lambda layer: layer.weight, marks, _axes_of(node), is_leaf=lambda leaf: leaf is None
+            )
+        return marks
+
+    return jax.tree.map(mark, parameters, is_leaf=lambda node: isinstance(node, _MATRIX_LAYERS))
+
+
+def _axes_of(layer: Any) -> MatrixAxes:
+    axes = layer.weight.ndim
+    if isinstance(layer, Linear):
+        return MatrixAxes((axes - 2,), axes - 1)
+    if isinstance(layer, Conv):
+        return MatrixAxes((axes - 4, axes - 3, axes - 2), axes - 1)
+    # Equinox puts the outputs before the inputs.
+    own = 2 if isinstance(layer, eqx.nn.Linear) else 2 + layer.num_spatial_dims
+    first = axes - own
+    return MatrixAxes(tuple(range(first + 1, axes)), first)
 
 
 def decayed(parameters: Any) -> Any:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from diffusion_eqx.data import image_grid, save_picture
 from diffusion_eqx.training.callback import Callback
+from diffusion_eqx.training.devices import writes
 from diffusion_eqx.training.run import Run
 
 _IMAGES_WITHOUT_CLASSES = 10
@@ -48,4 +49,5 @@ class Preview(Callback):
             labels=None if classes is None else jnp.arange(classes),
             key=run.key("preview"),
         )
-        save_picture(self._path, image_grid(images, columns=count), zoom=self._zoom)
+        if writes():
+            save_picture(self._path, image_grid(images, columns=count), zoom=self._zoom)

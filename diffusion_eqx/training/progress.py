@@ -4,6 +4,7 @@ import time
 from typing import TYPE_CHECKING
 
 from diffusion_eqx.training.callback import Callback
+from diffusion_eqx.training.devices import writes
 from diffusion_eqx.training.run import Run
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Progress(Callback):
             TimeRemainingColumn,
         )
 
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, quiet=not writes())
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -43,7 +44,7 @@ class Progress(Callback):
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not (self._console.is_terminal and writes()),
         )
         self._task = self._bar.add_task(
             "training" if run.finished else "compiling",
@@ -74,7 +75,10 @@ class Progress(Callback):
 
     def evaluate(self, run: Run, row: dict[str, float]) -> None:
         """Show a report."""
-        numbers = f"loss {row['loss']:.4f}  {row['images_per_second']:.0f} images/s"
+        loss = f"{row['loss']:.4f}" if "loss" in row else "– (all steps overflowed)"
+        numbers = f"loss {loss}  {row['images_per_second']:.0f} images/s"
+        if row.get("skipped"):
+            numbers += f"  {row['skipped']:.0f} steps skipped"
         self._bar.update(self._task, description="training", completed=run.step, numbers=numbers)
         if not self._console.is_terminal:
             self._say(f"step {run.step}/{run.config.steps}  {numbers}")

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 
 from diffusion_eqx._typing import PRNGKey
 from diffusion_eqx.config import TrainingConfig
 from diffusion_eqx.data import Dataset
 from diffusion_eqx.random_keys import CALLBACK, role
+from diffusion_eqx.training.devices import on_one_device, wait_for_all, writes
 from diffusion_eqx.training.folder import open_folder
 from diffusion_eqx.training.identity import describe_data, describe_network, describe_training
 from diffusion_eqx.training.state import TrainState, averaged
@@ -67,11 +66,7 @@ class Run:
 
         There is none before `start`.
         """
-        network = averaged(self._state) if average else self._state.network
-        arrays, rest = eqx.partition(network, eqx.is_array)
-        # Copied first: the next step reuses the memory of the state.
-        arrays = jax.device_put(jax.tree.map(jnp.copy, arrays), jax.devices()[0])
-        return eqx.combine(arrays, rest)
+        return on_one_device(averaged(self._state) if average else self._state.network)
 
     def model(self, *, average: bool = True) -> Any:
         """What `assemble` makes of a copy of the network; the copy itself without it."""
@@ -104,7 +99,12 @@ class Run:
         }
         # As a file gives them back, where tuples are lists.
         settings = json.loads(json.dumps(settings))
-        deleted = open_folder(folder, settings, overwrite=self._overwrite)
+        # One process writes; the others look once it has, and find the same run.
+        if not writes():
+            wait_for_all("run folder")
+        deleted = open_folder(folder, settings, overwrite=self._overwrite and writes())
+        if writes():
+            wait_for_all("run folder")
         if deleted:
             print(f"deleted the old {', '.join(deleted)} in {folder}", file=sys.stderr)
 
