@@ -54,14 +54,14 @@ NEWER ?= $(shell for p in python3.13 $(wildcard $(PYENV)/3.13*/bin/python3) pyth
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
 NEWER_VENV := .venv-newer
 
-test-newer: $(STAMPS)/data ## run the Python tests by a newer Python, if there is one, in .venv-newer
+test-newer: $(STAMPS)/data ## run the quick Python tests by a newer Python, if there is one, in .venv-newer
 	@if test -z "$(NEWER)"; then echo "test-newer: NOT RUN: this machine has no Python 3.12 or newer"; \
 	elif $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then \
 		echo "test-newer: nothing to do: the tests run by Python 3.12 or newer already"; \
 	else set -e; test -d $(NEWER_VENV) || $(NEWER) -m venv $(NEWER_VENV); \
 		$(NEWER_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
 			-c .setup/constraints-py312.txt -e '.[dev]'; \
-		$(NEWER_VENV)/bin/python -m pytest -n 2 --dist worksteal -m 'not long and not example and not native and not peer'; fi
+		$(NEWER_VENV)/bin/python -m pytest -n 2 --dist worksteal -m 'not long and not slow and not example and not native and not peer'; fi
 
 PYTEST_FLAGS ?= -m 'not long and not example'
 

@@ -20,7 +20,7 @@ QUICK = ["--training.steps", "2", "--training.batch-size", "8", "--training.warm
 TINY_UNET = [
     *("--model.input-shape", "8", "8", "1"),
     *("--model.backbone.hidden-dims", "8", "--model.backbone.time-embedding-dim", "8"),
-    *("--model.backbone.num-classes", "10", "--model.backbone.attention-resolutions", "4"),
+    *("--model.backbone.num-classes", "10", "--model.backbone.attention-resolutions", "8"),
 ]
 KINDS = {
     "ddim": TINY_UNET,
@@ -122,7 +122,7 @@ def test_a_dry_run_says_what_a_run_takes_and_writes_nothing(tmp_path, capsys):
         DDIMConfig(
             input_shape=(8, 8, 1),
             backbone=UNetBackboneConfig(
-                hidden_dims=(8,), time_embedding_dim=8, num_classes=10, attention_resolutions=(4,)
+                hidden_dims=(8,), time_embedding_dim=8, num_classes=10, attention_resolutions=(8,)
             ),
         ),
         key=jax.random.key(0),
@@ -140,7 +140,9 @@ def test_a_dry_run_says_what_a_run_takes_and_writes_nothing(tmp_path, capsys):
 def small(classes) -> DDIMModel:
     config = DDIMConfig(
         input_shape=(8, 8, 1),
-        backbone=UNetBackboneConfig(hidden_dims=(8,), time_embedding_dim=8, num_classes=classes),
+        backbone=UNetBackboneConfig(
+            hidden_dims=(8,), time_embedding_dim=8, num_classes=classes, attention_resolutions=(8,)
+        ),
     )
     return DDIMModel(config, key=jax.random.key(classes or 0))
 
@@ -168,6 +170,7 @@ def test_training_begins_with_other_weights_and_new_classes(tmp_path, capsys):
     folder = tmp_path / "run"
     options = ["--model.input-shape", "8", "8", "1", "--model.backbone.hidden-dims", "8"]
     options += ["--model.backbone.time-embedding-dim", "8", "--model.backbone.num-classes", "10"]
+    options += ["--model.backbone.attention-resolutions", "8"]
     main(
         [
             "train",
@@ -188,11 +191,9 @@ def test_training_begins_with_other_weights_and_new_classes(tmp_path, capsys):
 
 
 def test_weights_of_another_network_are_refused():
-    other = dataclasses.replace(
-        small(10).config,
-        backbone=UNetBackboneConfig(hidden_dims=(16,), time_embedding_dim=8, num_classes=10),
-    )
-    with pytest.raises(ValueError, match=r"not alike: .*conv_in.*has shape"):
+    network = dataclasses.replace(small(10).config.backbone, time_embedding_dim=16)
+    other = dataclasses.replace(small(10).config, backbone=network)
+    with pytest.raises(ValueError, match=r"not alike: .*embedding.*has shape .*in the source"):
         begin_from(small(10), DDIMModel(other, key=jax.random.key(0)))
     with pytest.raises(ValueError, match="different layers"):
         begin_from(small(10), small(None))

@@ -12,6 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+# Each run is a process of its own, which compiles for half a minute.
+pytestmark = [pytest.mark.long, pytest.mark.slow]
+
 
 def started(
     folder, devices: int, sharded: bool = False, steps: int = 8, process=()
@@ -66,14 +69,12 @@ def test_eight_devices_with_parts_of_the_state_equal_one(alone, tmp_path):
     assert third["share"] == 1.0
 
 
-@pytest.mark.long
 def test_four_devices_with_the_whole_state_equal_one(alone, tmp_path):
     found = trained(tmp_path / "run", 4)
     np.testing.assert_allclose(found["losses"], alone["losses"], rtol=1e-5)
     assert found["share"] == 1.0
 
 
-@pytest.mark.long
 def test_two_processes_of_two_devices_equal_one_of_four(alone, tmp_path):
     """They read half of each batch each; the run goes on in one process."""
     port = free_port()
