@@ -2,12 +2,18 @@
 
 from diffusion_eqx._face import face as _face
 from diffusion_eqx.evaluation.classifier import Classifier as Classifier
+from diffusion_eqx.evaluation.classifier import ImageClassifier as ImageClassifier
 from diffusion_eqx.evaluation.classifier import accuracy as accuracy
 from diffusion_eqx.evaluation.classifier import judge as judge
 from diffusion_eqx.evaluation.classifier import train_classifier as train_classifier
+from diffusion_eqx.evaluation.clean_classifier import CleanClassifier as CleanClassifier
 from diffusion_eqx.evaluation.distortion import (
     peak_signal_to_noise_ratio as peak_signal_to_noise_ratio,
 )
+from diffusion_eqx.evaluation.features import ClassifierFeatures as ClassifierFeatures
+from diffusion_eqx.evaluation.features import Features as Features
+from diffusion_eqx.evaluation.features import NamedFeatures as NamedFeatures
+from diffusion_eqx.evaluation.features import extract as extract
 from diffusion_eqx.evaluation.frechet import frechet_distance as frechet_distance
 from diffusion_eqx.evaluation.kernel import kernel_distance as kernel_distance
 from diffusion_eqx.evaluation.likelihood import Likelihood as Likelihood

@@ -41,7 +41,7 @@ def blocks(count: int) -> Iterator[slice]:
 
 
 def squared_distances(
-    x: Float[np.ndarray, "rows width"], y: Float[np.ndarray, "columns width"]
+    x: Float[np.ndarray, "rows features"], y: Float[np.ndarray, "columns features"]
 ) -> Float[np.ndarray, "rows columns"]:
     """|x_i − y_j|² of all pairs, as |x_i|² + |y_j|² − 2·x_i·y_j, and exactly 0 for equal rows.
 

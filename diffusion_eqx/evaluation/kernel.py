@@ -9,8 +9,8 @@ from diffusion_eqx.evaluation.feature_sets import blocks, checked_sets
 
 
 def kernel_distance(
-    features: Float[np.ndarray, "count width"],
-    reference: Float[np.ndarray, "reference_count reference_width"],
+    features: Float[np.ndarray, "count features"],
+    reference: Float[np.ndarray, "reference_count reference_features"],
     *,
     subsets: int = 100,
     subset_size: int = 1000,
@@ -67,11 +67,13 @@ def _squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
 
 def _sum(x: np.ndarray, y: np.ndarray) -> float:
     """The sum of the kernel over all pairs."""
-    return sum(
-        float(np.sum((x[rows] @ y[columns].T / x.shape[1] + 1.0) ** 3))
-        for rows in blocks(len(x))
-        for columns in blocks(len(y))
-    )
+    total = 0.0
+    for rows in blocks(len(x)):
+        for columns in blocks(len(y)):
+            base = x[rows] @ y[columns].T / x.shape[1] + 1.0
+            # A product is many times faster than a power.
+            total += float(np.sum(base * base * base))
+    return total
 
 
 def _own(x: np.ndarray) -> float:

@@ -36,8 +36,8 @@ class DensityCoverage(NamedTuple):
 
 
 def precision_recall(
-    features: Float[np.ndarray, "count width"],
-    reference: Float[np.ndarray, "reference_count reference_width"],
+    features: Float[np.ndarray, "count features"],
+    reference: Float[np.ndarray, "reference_count reference_features"],
     *,
     neighbours: int = 3,
 ) -> PrecisionRecall:
@@ -60,8 +60,8 @@ def precision_recall(
 
 
 def density_coverage(
-    features: Float[np.ndarray, "count width"],
-    reference: Float[np.ndarray, "reference_count reference_width"],
+    features: Float[np.ndarray, "count features"],
+    reference: Float[np.ndarray, "reference_count reference_features"],
     *,
     neighbours: int = 5,
 ) -> DensityCoverage:
@@ -95,7 +95,7 @@ def _checked(
 
 
 def _squared_radii(
-    x: Float[np.ndarray, "count width"], neighbours: int
+    x: Float[np.ndarray, "count features"], neighbours: int
 ) -> Float[np.ndarray, " count"]:
     """The squared distance of each row to its k-th nearest among the others."""
     radii = np.empty(len(x))
@@ -113,8 +113,8 @@ def _squared_radii(
 
 
 def _inside(
-    points: Float[np.ndarray, "points width"],
-    centres: Float[np.ndarray, "centres width"],
+    points: Float[np.ndarray, "points features"],
+    centres: Float[np.ndarray, "centres features"],
     squared_radii: Float[np.ndarray, " centres"],
 ) -> tuple[Int[np.ndarray, " points"], Bool[np.ndarray, " centres"]]:
     """In how many balls each point lies, and which balls hold a point."""
