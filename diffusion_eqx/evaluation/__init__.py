@@ -25,5 +25,10 @@ from diffusion_eqx.evaluation.neighbours import PrecisionRecall as PrecisionReca
 from diffusion_eqx.evaluation.neighbours import density_coverage as density_coverage
 from diffusion_eqx.evaluation.neighbours import precision_recall as precision_recall
 from diffusion_eqx.evaluation.noisy_accuracy import noisy_accuracy as noisy_accuracy
+from diffusion_eqx.evaluation.reference import Preprocessing as Preprocessing
+from diffusion_eqx.evaluation.reference import Reference as Reference
+from diffusion_eqx.evaluation.reference import make_reference as make_reference
+from diffusion_eqx.evaluation.reference_file import load_reference as load_reference
+from diffusion_eqx.evaluation.reference_file import save_reference as save_reference
 
 __dir__ = _face(globals())
