@@ -19,6 +19,7 @@ from diffusion_eqx.evaluation.kernel import kernel_distance as kernel_distance
 from diffusion_eqx.evaluation.likelihood import Likelihood as Likelihood
 from diffusion_eqx.evaluation.likelihood import image_bits_per_dim as image_bits_per_dim
 from diffusion_eqx.evaluation.likelihood import log_likelihood as log_likelihood
+from diffusion_eqx.evaluation.measures import evaluate as evaluate
 from diffusion_eqx.evaluation.model_likelihood import bits_per_dim as bits_per_dim
 from diffusion_eqx.evaluation.neighbours import DensityCoverage as DensityCoverage
 from diffusion_eqx.evaluation.neighbours import PrecisionRecall as PrecisionRecall
