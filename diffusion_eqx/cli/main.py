@@ -6,10 +6,12 @@ from typing import Annotated
 
 import tyro
 
-from diffusion_eqx.cli import info, sample, samplers, train, train_classifier
+from diffusion_eqx.cli import evaluate, info, sample, samplers, train, train_classifier
 from diffusion_eqx.cli.errors import explained
 from diffusion_eqx.cli.number_options import read_numbers
 
+# Commands that draw take the numbers of samplers and guidance too.
+_DRAWING = {sample.Sample: sample.run, evaluate.Evaluate: evaluate.run}
 _COMMANDS = {
     train.Train: train.run,
     train_classifier.TrainClassifier: train_classifier.run,
@@ -29,15 +31,16 @@ def main(args: list[str] | None = None) -> None:
             Annotated[train.Train, tyro.conf.subcommand("train")]
             | Annotated[train_classifier.TrainClassifier, tyro.conf.subcommand("train-classifier")]
             | Annotated[sample.Sample, tyro.conf.subcommand("sample")]
+            | Annotated[evaluate.Evaluate, tyro.conf.subcommand("evaluate")]
             | Annotated[samplers.Samplers, tyro.conf.subcommand("samplers")]
             | Annotated[info.Info, tyro.conf.subcommand("info")],
             prog="diffusion-eqx",
-            description="Diffusion models in Equinox: train, sample, inspect; --version for its release.",
+            description="Diffusion models in Equinox: train, sample, evaluate; --version for its release.",
             args=given,
             return_unknown_args=True,
         )
-        if isinstance(options, sample.Sample):
-            sample.run(options, read_numbers(others))
+        if type(options) in _DRAWING:
+            _DRAWING[type(options)](options, read_numbers(others))
         elif others:
             raise ValueError(f"{others[0]!r} is no option here; see --help")
         else:
