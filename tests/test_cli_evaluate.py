@@ -145,7 +145,7 @@ def test_a_reference_of_others_is_refused(folder, judge_file, tmp_path, capsys):
     capsys.readouterr()
     message = refused(capsys, *common, "--classifier", other)
     assert "holds features of 'classifier" in message
-    assert "another --reference" in message
+    assert "name another --reference" in message
     pictures = (folder / "digits.npy", "--data", folder / "pictures", "--reference", reference)
     message = refused(capsys, *pictures, "--classifier", judge_file)
     assert "made of other images" in message
@@ -159,16 +159,18 @@ def test_without_a_classifier_one_is_trained_always_alike(folder, tmp_path, monk
     """Trained shortly here; the second run finds its own name in the reference."""
     from diffusion_eqx import evaluation
 
-    whole = evaluation.train_classifier
+    whole, epochs = evaluation.train_classifier, [1, 1, 2]
     monkeypatch.setattr(
         evaluation,
         "train_classifier",
-        lambda data, **options: whole(data, **options | {"epochs": 1}),
+        lambda data, **options: whole(data, **options | {"epochs": epochs.pop(0)}),
     )
     reference = tmp_path / "reference.safetensors"
     for _ in range(2):
         evaluated(folder / "digits.npy", "--data", "digits", "--reference", reference)
         assert "training a classifier of digits" in capsys.readouterr().err
+    message = refused(capsys, folder / "digits.npy", "--data", "digits", "--reference", reference)
+    assert "differ between machines" in message
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ class Evaluate:
     """Statistics of the real images: read if the file is there, else made and written."""
     classifier: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """What judges: a file written by `diffusion-eqx train-classifier`; by default a classifier that is
-    trained on the data's classes now, always alike."""
+    trained on the data's classes now, always alike on one machine."""
     count: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
     """Number of images to draw, 1000 by default, of all classes in turn."""
     sampler: str | None = None
@@ -230,9 +230,13 @@ def _reference(options: Evaluate, data: "ImagesInMemory", features: Any) -> "Ref
             reference.check_data(data)
             reference.check(features)
         except ValueError as error:
+            remedy = "give the --data, --size and --classifier that it was made with"
+            if options.classifier is None:
+                remedy += (
+                    "; without --classifier one is trained, whose last bits differ between machines"
+                )
             raise ValueError(
-                f"{path}: {error}. On the command line: give the --data, --size and --classifier that it "
-                "was made with, or another --reference"
+                f"{path}: {error}. On the command line: {remedy}; or name another --reference"
             ) from error
         return reference
     reference = make_reference(features, data)

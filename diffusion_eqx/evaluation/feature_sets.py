@@ -49,7 +49,8 @@ def squared_distances(
     the block in which they meet.
     """
     sizes = np.sum(x**2, axis=1)[:, None] + np.sum(y**2, axis=1)[None, :]
-    distances = sizes - 2.0 * (x @ y.T)
-    rounding = x.shape[1] * np.finfo(np.float64).eps
-    distances[distances <= rounding * sizes] = 0.0
+    distances = x @ (-2.0 * y.T)
+    distances += sizes
+    sizes *= x.shape[1] * np.finfo(np.float64).eps
+    distances[distances <= sizes] = 0.0
     return distances

@@ -100,15 +100,15 @@ def _squared_radii(
     """The squared distance of each row to its k-th nearest among the others."""
     radii = np.empty(len(x))
     for rows in blocks(len(x)):
-        nearest = np.empty((rows.stop - rows.start, 0))
+        nearest = []
         for columns in blocks(len(x)):
             distances = squared_distances(x[rows], x[columns])
             if rows == columns:
                 np.fill_diagonal(distances, np.inf)
-            candidates = np.concatenate([nearest, distances], axis=1)
-            keep = min(neighbours, candidates.shape[1])
-            nearest = np.partition(candidates, keep - 1, axis=1)[:, :keep]
-        radii[rows] = nearest.max(axis=1)
+            keep = min(neighbours, distances.shape[1])
+            distances.partition(keep - 1, axis=1)
+            nearest.append(distances[:, :keep].copy())
+        radii[rows] = np.sort(np.concatenate(nearest, axis=1), axis=1)[:, neighbours - 1]
     return radii
 
 
