@@ -130,9 +130,11 @@ def test_equal_sets_are_precise_and_covered():
     assert density_coverage(x, x[::-1], neighbours=5) == (pytest.approx(6 / 5), 1.0)
 
 
-def test_equal_sets_of_repeated_rows_are_covered():
-    """Where more rows are equal than neighbours are counted, radii are 0, and far from the origin too."""
-    x = 1e4 + np.repeat(normal(0, 40, 8), 6, axis=0).astype(np.float32)
+@pytest.mark.parametrize("block", [238, 239, 1000])
+def test_equal_sets_of_repeated_rows_are_covered(block, monkeypatch):
+    """Radii are 0 where more rows are equal than neighbours are counted, however the last block rounds."""
+    monkeypatch.setattr("diffusion_eqx.evaluation.feature_sets.BLOCK", block)
+    x = np.repeat(1e4 * normal(0, 40, 37), 6, axis=0)
     shuffled = np.random.default_rng(1).permutation(x)
     assert precision_recall(shuffled, x) == (1.0, 1.0)
     assert density_coverage(shuffled, x, neighbours=5).coverage == 1.0

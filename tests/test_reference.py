@@ -27,6 +27,7 @@ from diffusion_eqx.evaluation import (
     save_reference,
 )
 from diffusion_eqx.models import ModelFileError, NoisyClassifier
+from tests.perturbed import perturbed
 
 
 def means(images) -> np.ndarray:
@@ -109,20 +110,24 @@ def test_the_name_of_a_classifiers_features_is_that_of_its_weights(getkey):
 
 def test_a_classifier_of_noisy_images_judges_clean_ones(getkey):
     config = NoisyClassifierConfig(input_shape=(8, 8, 1), hidden_dims=(8,), time_embedding_dim=8)
-    noisy = eqx.nn.inference_mode(NoisyClassifier(config, key=getkey()))
-    weight = jax.random.normal(getkey(), noisy.out.weight.shape)
-    noisy = eqx.tree_at(lambda c: c.out.weight, noisy, weight)
+    fresh = eqx.nn.inference_mode(NoisyClassifier(config, key=getkey()))
+    noisy = perturbed(fresh, key=getkey(), scale=0.5)
+    noisy = eqx.tree_at(lambda c: c.schedule, noisy, fresh.schedule)
     clean, images = CleanClassifier(noisy), DIGITS.images[:6]
     features, classes = judge(clean, images)
     # The schedule's alpha at timestep 0 is 1 to a thousandth, and the classifier is continuous.
-    logits = noisy(jnp.asarray(images), noisy.schedule.at(1.0 / noisy.schedule.num_timesteps))
+    level = noisy.schedule.at(1.0 / noisy.schedule.num_timesteps)
+    logits = noisy(jnp.asarray(images), level)
     np.testing.assert_array_equal(classes, np.asarray(logits).argmax(1))
     assert features.shape == (6, 8)
     assert accuracy(clean, images, classes) == 1.0
-    # The layer is the one that the decision is made from: its mean with the mean of the weights.
-    constant = eqx.tree_at(lambda c: c.out.weight, noisy, jnp.ones_like(weight))
-    sums = CleanClassifier(constant)(jnp.asarray(images))[:, 0]
-    np.testing.assert_allclose(features.sum(1) * 16, sums, rtol=1e-4, atol=1e-4)
+    # The layer is the one that the decision is made from: with weights of 1, the sum over all places.
+    ends = (jnp.ones_like(noisy.out.weight), jnp.zeros_like(noisy.out.bias))
+    summing = eqx.tree_at(lambda c: (c.out.weight, c.out.bias), noisy, ends)
+    sums = summing(jnp.asarray(images), level)[:, 0]
+    np.testing.assert_allclose(features.sum(1) * 16, sums, rtol=2e-2, atol=2e-2)
+    later = summing(jnp.asarray(images), noisy.schedule.at(0.9))[:, 0]
+    assert np.abs(features.sum(1) * 16 - later).max() > 1.0
 
 
 @pytest.mark.parametrize(
