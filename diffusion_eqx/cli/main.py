@@ -6,11 +6,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from diffusion_eqx.cli import info, sample, samplers, train, train_classifier
+from diffusion_eqx.cli import evaluate, info, sample, samplers, train, train_classifier
 from diffusion_eqx.cli.errors import explained
 from diffusion_eqx.cli.number_options import read_numbers
 from diffusion_eqx.cli.option_file import train_with_file
 
+# Commands that draw take the numbers of samplers and guidance too.
+_DRAWING = {sample.Sample: sample.run, evaluate.Evaluate: evaluate.run}
 _COMMANDS = {
     train_classifier.TrainClassifier: train_classifier.run,
     samplers.Samplers: samplers.run,
@@ -34,15 +36,16 @@ def main(args: list[str] | None = None) -> None:
             _named("train", command, **default)
             | _named("train-classifier", train_classifier.TrainClassifier)
             | _named("sample", sample.Sample)
+            | _named("evaluate", evaluate.Evaluate)
             | _named("samplers", samplers.Samplers)
             | _named("info", info.Info),
             prog="diffusion-eqx",
-            description="Diffusion models in Equinox: train, sample, inspect; --version for its release.",
+            description="Diffusion models in Equinox: train, sample, evaluate; --version for its release.",
             args=given,
             return_unknown_args=True,
         )
-        if isinstance(options, sample.Sample):
-            sample.run(options, read_numbers(others))
+        if type(options) in _DRAWING:
+            _DRAWING[type(options)](options, read_numbers(others))
         elif others:
             raise ValueError(f"{others[0]!r} is no option here; see --help")
         elif isinstance(options, train.Train):

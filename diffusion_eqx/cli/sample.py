@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from diffusion_eqx.cli.drawing import check_seed, draw
+
 if TYPE_CHECKING:
     from diffusion_eqx.models import AbstractDiffusionModel
 
@@ -60,8 +62,7 @@ def run(options: Sample, numbers: dict[str, float]) -> None:
     if options.out.suffix not in (".png", ".npy", ".gif"):
         raise ValueError(f"--out must end in .png, .npy or .gif; got {options.out}")
     seed = secrets.randbits(32) if options.seed is None else options.seed
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"--seed must be in 0 … {2**32 - 1}; got {seed}")
+    check_seed(seed)
 
     import jax
     import numpy as np
@@ -88,12 +89,7 @@ def run(options: Sample, numbers: dict[str, float]) -> None:
         snapshots = model.trajectory(options.count, options.sampler, every=options.every, **drawing)
         save_animation(options.out, [image_grid(images, columns) for images in snapshots])
     else:
-        batches = model.sample_batches(options.count, options.sampler, **drawing)
-        images = np.concatenate(list(batches))
-        if not np.isfinite(images).all():
-            raise ArithmeticError(
-                "some images are not finite: the model met numbers it cannot handle"
-            )
+        images = draw(model, options.count, options.sampler, **drawing)
         if options.out.suffix == ".npy":
             options.out.parent.mkdir(parents=True, exist_ok=True)
             np.save(options.out, images)

@@ -4,6 +4,8 @@ It is trained on real images only. Its decisions give the conditional accuracy o
 features a Fréchet distance.
 """
 
+from typing import Protocol, runtime_checkable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,27 @@ from diffusion_eqx._typing import Images, Labels, PRNGKey
 from diffusion_eqx.data import ImagesInMemory, to_unit_range
 from diffusion_eqx.nn import Conv, Linear
 from diffusion_eqx.training import check_labelled, fit_classifier
+
+
+@runtime_checkable
+class ImageClassifier(Protocol):
+    """What `judge`, `accuracy` and `ClassifierFeatures` ask of a classifier: any module with these members.
+
+    - `image_shape`: (height, width, channels) of the images it takes.
+    """
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the images it takes."""
+        ...
+
+    def features(self, images: Images) -> Float[Array, "batch features"]:
+        """What it knows of each image before it decides; images in [−1, 1]."""
+        ...
+
+    def __call__(self, images: Images) -> Float[Array, "batch classes"]:
+        """Logits of the classes; images in [−1, 1]."""
+        ...
 
 
 class Classifier(eqx.Module):
@@ -86,15 +109,16 @@ def train_classifier(
 
 
 @eqx.filter_jit
-def _judge(classifier: Classifier, images: Array):
-    features = classifier.features(to_unit_range(images))
-    return features, jnp.argmax(classifier.out(features), axis=-1)
+def _judge(classifier: ImageClassifier, images: Array):
+    # XLA computes once what the two have in common.
+    images = to_unit_range(images)
+    return classifier.features(images), jnp.argmax(classifier(images), axis=-1)
 
 
 def judge(
-    classifier: Classifier, images: np.ndarray | Images, *, batch_size: int = 500
+    classifier: ImageClassifier, images: np.ndarray | Images, *, batch_size: int = 500
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, 64) and predicted classes (N,) of images.
+    """Features (N, D) and predicted classes (N,) of images; a `Classifier` has D = 64.
 
     - `images`: (N, height, width, channels), uint8 or float in [−1, 1].
     - `batch_size`: how many are judged at once; it changes nothing but memory and time.
@@ -102,9 +126,9 @@ def judge(
     **Raises:** `ValueError` if there are no images, or of another shape than the classifier takes.
     """
     images = np.asarray(images)
-    if len(images) == 0 or images.shape[1:] != classifier.image_shape:
+    if len(images) == 0 or images.shape[1:] != tuple(classifier.image_shape):
         raise ValueError(
-            f"this classifier judges images (N, *{classifier.image_shape}), at least one; got "
+            f"this classifier judges images (N, *{tuple(classifier.image_shape)}), at least one; got "
             f"{images.shape}"
         )
     parts = [
@@ -118,7 +142,7 @@ def judge(
 
 
 def accuracy(
-    classifier: Classifier, images: np.ndarray | Images, labels: np.ndarray | Labels
+    classifier: ImageClassifier, images: np.ndarray | Images, labels: np.ndarray | Labels
 ) -> float:
     """The share of images that the classifier assigns to their label.
 

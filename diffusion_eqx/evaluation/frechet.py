@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from diffusion_eqx.evaluation.feature_sets import checked_sets
+
 
 def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
     """|m1 − m2|² + tr(C1 + C2 − 2·(C1·C2)^½) (Heusel et al. 2017, eq. 6).
@@ -14,20 +16,21 @@ def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
     **Raises:** `ValueError` if there are fewer than two rows, if widths differ, or if a number is not
     finite.
     """
-    if (
-        features.ndim != 2
-        or features.shape[1:] != reference.shape[1:]
-        or min(len(features), len(reference)) < 2
-    ):
-        raise ValueError(
-            f"need two sets of at least two features of one width; got {features.shape} and "
-            f"{reference.shape}"
-        )
-    if not (np.isfinite(features).all() and np.isfinite(reference).all()):
-        raise ValueError("features must be finite numbers; some are not")
-    features, reference = features.astype(np.float64), reference.astype(np.float64)
-    difference = features.mean(0) - reference.mean(0)
-    first, second = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (features, reference))
+    first, second = checked_sets(features, reference)
+    return frechet_of_moments(*moments(first), *moments(second))
+
+
+def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (D,) and covariance (D, D), divided by N − 1, of features (N, D), in double precision."""
+    features = features.astype(np.float64)
+    return features.mean(0), np.atleast_2d(np.cov(features, rowvar=False))
+
+
+def frechet_of_moments(
+    first_mean: np.ndarray, first: np.ndarray, second_mean: np.ndarray, second: np.ndarray
+) -> float:
+    """The distance between two Gaussians of given means (D,) and covariances (D, D)."""
+    difference = first_mean - second_mean
     # The eigenvalues of C1·C2 are those of the symmetric C1^½·C2·C1^½: real and not negative.
     values, vectors = np.linalg.eigh(first)
     root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T

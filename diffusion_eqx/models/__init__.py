@@ -4,7 +4,10 @@ from diffusion_eqx._face import face as _face
 from diffusion_eqx.models.aliases import AbstractAliasedModel as AbstractAliasedModel
 from diffusion_eqx.models.aliases import AbstractPixelModel as AbstractPixelModel
 from diffusion_eqx.models.array_file import ModelFileError as ModelFileError
+from diffusion_eqx.models.array_file import named_arrays as named_arrays
 from diffusion_eqx.models.array_file import path_name as path_name
+from diffusion_eqx.models.array_file import read_arrays as read_arrays
+from diffusion_eqx.models.array_file import write_arrays as write_arrays
 from diffusion_eqx.models.base import AbstractDiffusionModel as AbstractDiffusionModel
 from diffusion_eqx.models.build import attention_levels as attention_levels
 from diffusion_eqx.models.build import build_autoencoder as build_autoencoder

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ _REMEDY = {
     "diffusion_eqx.sampler": "; diffusion-sampler draws from it",
     "diffusion_eqx.model": "; load_model reads it",
     "diffusion_eqx.classifier": "; load_classifier reads it",
+    "diffusion_eqx.reference": "; evaluation.load_reference reads it",
 }
 
 
@@ -40,8 +41,12 @@ def path_name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
-def write_arrays(path: str | Path, arrays: dict[str, jax.Array], metadata: dict[str, str]) -> None:
-    """Write named arrays, atomically; `metadata` has a `format` and its `format_version`.
+def write_arrays(
+    path: str | Path, arrays: Mapping[str, jax.Array | np.ndarray], metadata: dict[str, str]
+) -> None:
+    """Write named arrays as one safetensors file, which appears whole or not at all.
+
+    - `metadata`: has a `format` and its `format_version`.
 
     The same arrays and metadata give the same bytes.
     """

@@ -75,6 +75,22 @@ class NoisyClassifier(eqx.Module):
 
         **Raises:** `ValueError` if the images have another shape than the configuration says.
         """
+        h = self._hidden(x, level, key)
+        return self.out(h.reshape(len(h), -1)).astype(x.dtype)
+
+    def features(self, x: Images, level: NoiseLevel) -> Float[Array, "batch features"]:
+        """The last hidden layer's mean over all places, one feature for each of its channels.
+
+        - `x`, `level`: as of a call.
+
+        **Raises:** `ValueError` as a call.
+        """
+        return jnp.mean(self._hidden(x, level, None), axis=(1, 2)).astype(x.dtype)
+
+    def _hidden(
+        self, x: Images, level: NoiseLevel, key: PRNGKey | None
+    ) -> Float[Array, "batch rows columns features"]:
+        """What the last linear layer sees, at the coarsest resolution."""
         if x.shape[1:] != tuple(self.config.input_shape):
             raise ValueError(
                 f"this classifier takes images of shape {tuple(self.config.input_shape)}; got {x.shape[1:]}"
@@ -87,4 +103,4 @@ class NoisyClassifier(eqx.Module):
         for number, (block, halve) in enumerate(zip(self.blocks, self.halvings, strict=True)):
             block_key = None if key is None else jax.random.fold_in(key, number)
             h = halve(block(h, embedding, key=block_key))
-        return self.out(self.norm(h).reshape(len(h), -1)).astype(x.dtype)
+        return self.norm(h)

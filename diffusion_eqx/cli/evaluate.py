@@ -1,0 +1,307 @@
+"""`diffusion-eqx evaluate`: how good a model, or a set of pictures, is."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from diffusion_eqx.cli.drawing import check_seed, draw
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from diffusion_eqx.data import ImagesInMemory
+    from diffusion_eqx.evaluation import ImageClassifier, Reference
+    from diffusion_eqx.models import AbstractDiffusionModel
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Judge images by real ones: those that a model draws, or those of a folder or a file.
+
+    Fréchet and kernel distance, precision and recall, density and coverage are of the features of a
+    classifier; it also tells the share of images that show the class asked for.
+
+    For a model, every number of the sampler is an option by its name, such as --eta 0.5.
+    """
+
+    images: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL|FOLDER|FILE")]
+    """A model file; a folder of pictures, whose folders are classes of the data; or a .npy file of images,
+    as `sample` writes it."""
+    data: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER")]
+    """The real images: fashion-mnist, digits, emoji, or a folder of pictures."""
+    size: tuple[int, int] | None = None
+    """Height and width at which folders of pictures are read; by default those of the model's images."""
+    data_dir: Path | None = None
+    """Where the data set's files are, if not where its package puts them."""
+    reference: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Statistics of the real images: read if the file is there, else made and written."""
+    classifier: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """What judges: a file written by `diffusion-eqx train-classifier`; by default a classifier that is
+    trained on the data's classes now, always alike on one machine."""
+    count: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
+    """Number of images to draw, 1000 by default, of all classes in turn."""
+    sampler: str | None = None
+    """How to sample: a name that `diffusion-eqx samplers` lists; by default the model's recommended one."""
+    steps: int | None = None
+    """Number of steps; by default the model's, or as many as there are timesteps."""
+    guidance: float | None = None
+    """Scale of classifier-free guidance; by default none."""
+    seed: int | None = None
+    """Random seed of what is drawn, 0 … 4294967295; by default 0."""
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
+    """Where to write the figures: FILE.json."""
+
+
+_COUNT, _LEAST = 1000, 6
+# What is best, and what a measure says.
+_MEANINGS = {
+    "frechet_distance": ("0", "features as Gaussians; biased upwards for few images"),
+    "kernel_distance": ("0", "unbiased, so it may be a little below 0"),
+    "precision": ("1", "images that look real"),
+    "recall": ("1", "real images that could be drawn"),
+    "density": ("1", "how close to real images; may exceed 1"),
+    "coverage": ("1", "real images that have one like them"),
+    "accuracy": ("1", "images of the class asked for"),
+}
+
+
+def run(options: Evaluate, numbers: dict[str, float]) -> None:
+    """Evaluate as the options say."""
+    if options.out is not None and options.out.suffix != ".json":
+        raise ValueError(f"--out must end in .json; got {options.out}")
+    check_seed(options.seed or 0)
+
+    from diffusion_eqx.evaluation import ClassifierFeatures, evaluate
+    from diffusion_eqx.models import load_model
+    from diffusion_eqx.samplers import use_all_cores
+
+    # Whoever calls this from Python may have computed something before.
+    use_all_cores(required=False)
+    # What is wrong is said before a classifier is trained or an image is drawn.
+    if options.images.is_dir() or options.images.suffix == ".npy":
+        _refuse_drawing(options, numbers)
+        model, data = None, _real_images(options, None)
+        images, labels = _given_images(options, data)
+    else:
+        model = load_model(options.images)
+        _check_drawing(options, model, numbers)
+        data = _real_images(options, model)
+        images, labels = None, None
+    judge = _judge(options, data, model)
+    features = ClassifierFeatures(judge)
+    reference = _reference(options, data, features)
+    if model is not None:
+        images, labels = _drawn_images(options, model, numbers)
+    assert images is not None
+    measures = evaluate(images, reference, features, labels, judge)
+    _show(options, measures, len(images), reference)
+    if options.out is not None:
+        record = _record(options, measures, len(images), reference)
+        if model is not None:
+            record["drawing"] = _drawing(options) | numbers
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        print(f"wrote {options.out}", file=sys.stderr)
+
+
+def _record(
+    options: Evaluate, measures: dict[str, float], count: int, reference: "Reference"
+) -> dict[str, Any]:
+    return {
+        "images": {"source": str(options.images), "count": count},
+        "measures": measures,
+        "reference": {
+            "data": options.data,
+            "count": reference.count,
+            "data_digest": reference.data_digest,
+            "features": reference.feature_name,
+            "preprocessing": dataclasses.asdict(reference.preprocessing),
+            "version": reference.version,
+        },
+    }
+
+
+def _drawing(options: Evaluate) -> dict[str, Any]:
+    return {
+        "sampler": options.sampler,
+        "steps": options.steps,
+        "guidance": options.guidance,
+        "seed": options.seed or 0,
+    }
+
+
+def _check_drawing(
+    options: Evaluate, model: "AbstractDiffusionModel", numbers: dict[str, float]
+) -> None:
+    drawing: dict[str, Any] = {"steps": options.steps, "guidance": options.guidance, **numbers}
+    model.plan(options.sampler, **drawing)
+    if options.count is not None and options.count < _LEAST:
+        raise ValueError(
+            f"--count must be at least {_LEAST}, the neighbours of an image and itself; got {options.count}"
+        )
+
+
+def _refuse_drawing(options: Evaluate, numbers: dict[str, float]) -> None:
+    given = [
+        f"--{name}"
+        for name in ("count", "sampler", "steps", "guidance", "seed")
+        if getattr(options, name) is not None
+    ] + [f"--{name.replace('_', '-')}" for name in numbers]
+    if given:
+        raise ValueError(
+            f"{given[0]} is for drawing from a model, and {options.images} holds images; leave it out"
+        )
+
+
+def _real_images(options: Evaluate, model: "AbstractDiffusionModel | None") -> "ImagesInMemory":
+    from diffusion_eqx.cli.data import load_dataset
+    from diffusion_eqx.evaluation import load_reference
+
+    size, channels = options.size, None
+    if model is not None:
+        height, width, channels = model.config.input_shape
+        size = size or (height, width)
+    elif size is None and options.reference is not None and options.reference.exists():
+        height, width, channels = load_reference(options.reference).preprocessing.image_shape
+        size = height, width
+    if size is None and Path(options.data).is_dir():
+        raise ValueError(
+            f"at which size shall the pictures of {options.data} be read? Give --size HEIGHT WIDTH"
+        )
+    data = load_dataset(options.data, size or (1, 1), channels, options.data_dir)
+    if model is not None and tuple(data.shape) != tuple(model.config.input_shape):
+        raise ValueError(
+            f"{options.images} draws images of shape {tuple(model.config.input_shape)}; those of "
+            f"{options.data} have shape {tuple(data.shape)}: name the data that the model was trained on"
+        )
+    return data
+
+
+def _judge(
+    options: Evaluate, data: "ImagesInMemory", model: "AbstractDiffusionModel | None"
+) -> "ImageClassifier":
+    import jax
+
+    from diffusion_eqx.evaluation import CleanClassifier, train_classifier
+    from diffusion_eqx.models import load_classifier
+
+    if options.classifier is not None:
+        judge = CleanClassifier(load_classifier(options.classifier).classifier)
+        classes, name = judge.classifier.config.num_classes, str(options.classifier)
+        if judge.image_shape != tuple(data.shape):
+            raise ValueError(
+                f"{name} judges images of shape {judge.image_shape}; those of {options.data} have shape "
+                f"{tuple(data.shape)}: train one by train-classifier --data {options.data}"
+            )
+        if data.num_classes not in (None, classes):
+            raise ValueError(
+                f"{name} knows {classes} classes; {options.data} has {data.num_classes}"
+            )
+    elif data.num_classes is None:
+        raise ValueError(
+            f"{options.data} has no classes, by which a classifier could be trained that judges; give one "
+            "by --classifier FILE"
+        )
+    else:
+        classes, name = data.num_classes, options.data
+        print(f"training a classifier of {options.data}, which judges", file=sys.stderr)
+        judge = train_classifier(
+            data,
+            epochs=3 if len(data) > 10_000 else 30,
+            batch_size=min(200, len(data)),
+            key=jax.random.key(0),
+        )
+    if model is not None and model.num_classes not in (None, classes):
+        raise ValueError(f"{options.images} knows {model.num_classes} classes; {name} {classes}")
+    return judge
+
+
+def _reference(options: Evaluate, data: "ImagesInMemory", features: Any) -> "Reference":
+    from diffusion_eqx.evaluation import load_reference, make_reference, save_reference
+
+    path = options.reference
+    if path is not None and path.exists():
+        reference = load_reference(path)
+        try:
+            reference.check_data(data)
+            reference.check(features)
+        except ValueError as error:
+            remedy = "give the --data, --size and --classifier that it was made with"
+            if options.classifier is None:
+                remedy += (
+                    "; without --classifier one is trained, whose last bits differ between machines"
+                )
+            raise ValueError(
+                f"{path}: {error}. On the command line: {remedy}; or name another --reference"
+            ) from error
+        return reference
+    reference = make_reference(features, data)
+    if path is not None:
+        save_reference(path, reference)
+        print(f"wrote {path} ({reference.count} images of {options.data})", file=sys.stderr)
+    return reference
+
+
+def _drawn_images(
+    options: Evaluate, model: "AbstractDiffusionModel", numbers: dict[str, float]
+) -> "tuple[np.ndarray, np.ndarray | None]":
+    import jax
+    import numpy as np
+
+    count = _COUNT if options.count is None else options.count
+    classes = model.num_classes
+    labels = None if classes is None else np.arange(count, dtype=np.int32) % classes
+    images = draw(
+        model,
+        count,
+        options.sampler,
+        steps=options.steps,
+        labels=labels,
+        guidance=options.guidance,
+        key=jax.random.key(options.seed or 0),
+        **numbers,
+    )
+    return images, labels
+
+
+def _given_images(
+    options: Evaluate, data: "ImagesInMemory"
+) -> "tuple[np.ndarray, np.ndarray | None]":
+    """The images of a folder or a file, and their labels, if its folders are classes of the data."""
+    import numpy as np
+
+    from diffusion_eqx.cli.data import load_dataset
+
+    height, width, channels = data.shape
+    if options.images.suffix == ".npy":
+        return np.load(options.images, allow_pickle=False), None
+    pictures = load_dataset(str(options.images), (height, width), channels)
+    if pictures.labels is None:
+        return pictures.images, None
+    unknown = sorted(set(pictures.class_names) - set(data.class_names))
+    if unknown:
+        print(
+            f"{options.images}: {unknown[0]!r} is no class of {options.data}, so classes are not judged",
+            file=sys.stderr,
+        )
+        return pictures.images, None
+    places = np.array([data.class_names.index(name) for name in pictures.class_names], np.int32)
+    return pictures.images, places[pictures.labels]
+
+
+def _show(
+    options: Evaluate, measures: dict[str, float], count: int, reference: "Reference"
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("measure", "value", "best", "what it says")
+    table.title = f"{count} images of {options.images} against {reference.count} of {options.data}"
+    for name, value in measures.items():
+        best, meaning = _MEANINGS[name]
+        table.add_row(name, f"{value:.4g}", best, meaning)
+    Console().print(table)
