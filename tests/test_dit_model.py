@@ -31,7 +31,9 @@ from diffusion_eqx.models import (
     build_dit,
     build_schedule,
     load_model,
+    read_arrays,
     save_model,
+    write_arrays,
 )
 from diffusion_eqx.samplers import DDPMSampler
 from tests.filled import filled, is_shape
@@ -213,3 +215,14 @@ def test_a_transformer_exports_and_draws_the_same(tmp_path, getkey):
         batch_sizes=(2,),
     )
     assert verify(read_artifact(path)).passed
+
+
+def test_a_file_of_an_earlier_release_is_read(tmp_path):
+    """It says whether the transformer saved memory while it was trained, which is no field any more."""
+    path = tmp_path / "model.safetensors"
+    model = DiTModel(small_config(), key=jax.random.key(0))
+    save_model(path, model)
+    metadata, arrays = read_arrays(path, "diffusion_eqx.model", "1")
+    config = json.dumps({**json.loads(metadata["config"]), "remat": False})
+    write_arrays(path, arrays, {**metadata, "config": config})
+    assert eqx.tree_equal(load_model(path), model)

@@ -33,6 +33,9 @@ from diffusion_eqx.schedules import AbstractSchedule, DiscreteSchedule, linear_b
 FORMAT = "diffusion_eqx.model"
 FORMAT_VERSION = "1"
 
+# Fields that configurations had once: whether a transformer saved memory while it was trained.
+_FORMER = frozenset({"remat"})
+
 # The parts of a model that may be others than its configuration describes.
 _PARTS = (
     "denoiser.backbone",
@@ -120,7 +123,7 @@ def load_model(path: str | Path, parts: Any = ()) -> AbstractDiffusionModel:
         raise ModelFileError(f"{path} holds a model of unknown kind {kind!r}; known: {list(KINDS)}")
     config_class, model_class = KINDS[kind]
     several = [parts] if isinstance(parts, type | eqx.Module) else list(parts)
-    empty = _skeleton(model_class, from_json(config_class, metadata["config"]))
+    empty = _skeleton(model_class, from_json(config_class, _current(metadata["config"])))
     for place, described in json.loads(metadata.get("own", "{}")).items():
         part = _restored(path, place, described, several)
         empty = eqx.tree_at(
@@ -139,6 +142,17 @@ def read_record(path: str | Path) -> Record:
     kind = json.loads(metadata["config"]).get("kind")
     name = KINDS[kind][1].__name__ if kind in KINDS else str(kind)
     return Record(name, json.loads(metadata["ema"]), json.loads(metadata["training"]))
+
+
+def _current(config: str) -> str:
+    """The JSON of a configuration without the fields of earlier releases that changed no result."""
+
+    def without(held: Any) -> Any:
+        if not isinstance(held, dict):
+            return held
+        return {name: without(value) for name, value in held.items() if name not in _FORMER}
+
+    return json.dumps(without(json.loads(config)))
 
 
 def _skeleton(kind: type[AbstractDiffusionModel], config: Any) -> Any:
