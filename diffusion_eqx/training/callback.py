@@ -18,7 +18,10 @@ class Callback:
     optional: ClassVar[bool] = False
 
     def start(self, run: Run) -> None:
-        """Before the first step; a resumed run has its step and its rows already."""
+        """Before the first step, and again where a run goes on after divergence.
+
+        A resumed run has its step and its rows already.
+        """
 
     def evaluate(self, run: Run, row: dict[str, float]) -> None:
         """At each report. `row` holds `step`, `loss` and others; what you add to it reaches the log."""

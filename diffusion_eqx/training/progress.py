@@ -1,7 +1,7 @@
 """What a person sees of a run."""
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffusion_eqx.training.callback import Callback
 from diffusion_eqx.training.devices import writes
@@ -21,7 +21,7 @@ class Progress(Callback):
     optional = True
 
     _console: "Console"
-    _bar: "Bar"
+    _bar: "Bar | None" = None
 
     def start(self, run: Run) -> None:
         """Say what begins."""
@@ -35,6 +35,8 @@ class Progress(Callback):
             TimeRemainingColumn,
         )
 
+        if self._bar is not None:  # The run has gone back after divergence.
+            self._bar.stop()
         self._console = Console(stderr=True, quiet=not writes())
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -71,7 +73,7 @@ class Progress(Callback):
         """Say how long the first step took."""
         if run.step == self._first:
             self._say(f"compiled in {time.perf_counter() - self._began:.0f} s")
-            self._bar.update(self._task, description="training", completed=run.step)
+            self._shown(run)
 
     def evaluate(self, run: Run, row: dict[str, float]) -> None:
         """Show a report."""
@@ -79,13 +81,18 @@ class Progress(Callback):
         numbers = f"loss {loss}  {row['images_per_second']:.0f} images/s"
         if row.get("skipped"):
             numbers += f"  {row['skipped']:.0f} steps skipped"
-        self._bar.update(self._task, description="training", completed=run.step, numbers=numbers)
+        self._shown(run, numbers=numbers)
         if not self._console.is_terminal:
             self._say(f"step {run.step}/{run.config.steps}  {numbers}")
 
     def end(self, run: Run) -> None:
         """Leave the bar as it is."""
-        self._bar.stop()
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _shown(self, run: Run, **fields: Any) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, description="training", completed=run.step, **fields)
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True)
