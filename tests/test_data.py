@@ -38,8 +38,15 @@ def test_fashion_mnist_is_whole():
 def test_missing_files_say_what_to_install(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"ubyte\.gz"):
         fashion_mnist("test", tmp_path)
-    for name in ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"):
-        (tmp_path / name).write_bytes(gzip.compress(bytes(16 + 784 if "images" in name else 8 + 1)))
+    for name, header in (
+        (
+            "t10k-images-idx3-ubyte.gz",
+            b"\0\0\x08\x03" + bytes([0, 0, 0, 1, 0, 0, 0, 28, 0, 0, 0, 28]),
+        ),
+        ("t10k-labels-idx1-ubyte.gz", b"\0\0\x08\x01" + bytes([0, 0, 0, 1])),
+    ):
+        body = bytes(784 if "images" in name else 1)
+        (tmp_path / name).write_bytes(gzip.compress(header + body))
     assert len(fashion_mnist("test", tmp_path)) == 1
 
 

@@ -1,9 +1,16 @@
 """Data sets as the command line names them."""
 
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any
 
-from diffusion_eqx.data import ImageFolder, ImagesInMemory, digits, emoji, fashion_mnist
+from diffusion_eqx.data import (
+    ArrayDataset,
+    ImagesInMemory,
+    digits,
+    emoji,
+    fashion_mnist,
+    open_dataset,
+)
 
 _PACKAGED = {"digits": digits, "emoji": emoji}
 
@@ -11,7 +18,7 @@ _PACKAGED = {"digits": digits, "emoji": emoji}
 def load_dataset(
     name: str, size: tuple[int, int], channels: int | None = None, folder: Path | None = None
 ) -> ImagesInMemory:
-    """The data set of that name, or the pictures of that folder.
+    """The data set of that name, or of that folder or file.
 
     - `size`: (height, width) at which a folder's pictures are read.
     - `channels`: in how many channels they are read; None: in their own.
@@ -23,13 +30,21 @@ def load_dataset(
     if name == "fashion-mnist":
         return fashion_mnist("train", folder)
     packaged = _PACKAGED.get(name)
-    if packaged is None and not Path(name).is_dir():
+    if packaged is None and not Path(name).exists():
         raise ValueError(
-            f"unknown data set {name!r}; choose fashion-mnist, {', '.join(_PACKAGED)} or a picture folder"
+            f"unknown data set {name!r}; choose fashion-mnist, {', '.join(_PACKAGED)}, a picture folder or "
+            ".zip of one, .npy, .npz, or an idx file"
         )
     if folder is not None:
         raise ValueError(f"{name} is read from where it is: leave out --data-dir")
     if packaged is not None:
         return packaged()
-    # ImageFolder itself refuses other numbers of channels.
-    return ImageFolder(name, size=size, channels=cast(Literal[1, 3] | None, channels))
+    pictures = Path(name).is_dir() or name.endswith(".zip")
+    options: dict[str, Any] = {"size": size, "channels": channels} if pictures else {}
+    data = open_dataset(name, **options)
+    if isinstance(data, ArrayDataset):
+        raise ValueError(
+            f"{name} holds examples of shape {data.shape}, which are no images; train on them in Python, "
+            "by dx.training.fit"
+        )
+    return data

@@ -63,8 +63,9 @@ class Train:
     kind: Annotated[str, tyro.conf.arg(metavar="{ddim,ddpm,score,dit,latent}")] = "ddim"
     """What is trained. Each kind has --model options of its own: --kind dit --help shows them. latent
     trains its autoencoder first, in the folder autoencoder of the run."""
-    data: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER")] = "fashion-mnist"
-    """fashion-mnist, digits, emoji, or a folder of pictures, whose folders are classes."""
+    data: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER|FILE")] = "fashion-mnist"
+    """fashion-mnist, digits, emoji, a folder of pictures or a .zip of one, whose folders are classes; or a
+    .npy, .npz or idx file."""
     size: tuple[int, int] | None = None
     """Height and width of a folder's pictures, if --model does not say (default: 28 28)."""
     data_dir: Path | None = None

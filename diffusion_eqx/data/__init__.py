@@ -9,9 +9,11 @@ from diffusion_eqx.data.base import ImagesInMemory as ImagesInMemory
 from diffusion_eqx.data.digits import digits as digits
 from diffusion_eqx.data.emoji import emoji as emoji
 from diffusion_eqx.data.fashion_mnist import fashion_mnist as fashion_mnist
+from diffusion_eqx.data.idx import read_idx as read_idx
 from diffusion_eqx.data.image_dataset import ImageDataset as ImageDataset
 from diffusion_eqx.data.image_folder import FolderReport as FolderReport
 from diffusion_eqx.data.image_folder import ImageFolder as ImageFolder
+from diffusion_eqx.data.open_file import open_dataset as open_dataset
 from diffusion_eqx.data.picture import image_grid as image_grid
 from diffusion_eqx.data.picture import save_animation as save_animation
 from diffusion_eqx.data.picture import save_picture as save_picture

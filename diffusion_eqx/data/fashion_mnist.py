@@ -1,11 +1,11 @@
 """Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 images of clothes, 28x28 grey, ten classes."""
 
-import gzip
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from diffusion_eqx.data.idx import read_idx
 from diffusion_eqx.data.image_dataset import ImageDataset
 from diffusion_eqx.data.packaged import find_packaged
 
@@ -39,9 +39,9 @@ def fashion_mnist(
     """
     prefix = {"train": "train", "test": "t10k"}[split]
     folder = _find() if folder is None else Path(folder)
-    images = _read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", header=16)
-    labels = _read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", header=8)
-    return ImageDataset(images.reshape(-1, 28, 28, 1), labels, CLASS_NAMES)
+    images = _read(folder / f"{prefix}-images-idx3-ubyte.gz")
+    labels = _read(folder / f"{prefix}-labels-idx1-ubyte.gz")
+    return ImageDataset(images[..., None], labels, CLASS_NAMES)
 
 
 def _find() -> Path:
@@ -54,10 +54,9 @@ def _find() -> Path:
     return first.parent
 
 
-def _read_idx(path: Path, header: int) -> np.ndarray:
+def _read(path: Path) -> np.ndarray:
     if not path.exists():
         raise FileNotFoundError(
             f"{path} is missing; the folder must hold the four *-ubyte.gz files"
         )
-    with gzip.open(path) as file:
-        return np.frombuffer(file.read(), np.uint8, offset=header)
+    return read_idx(path)
