@@ -46,7 +46,13 @@ def fails(arguments, capsys) -> str:
     return capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[pytest.mark.long] if kind in ("ddpm", "score", "latent") else [])
+        for kind in KINDS
+    ],
+)
 def test_every_kind_of_model_is_trained_by_one_command(kind, tmp_path, capsys):
     folder = tmp_path / "run"
     command = ["train", "--kind", kind, "-o", str(folder), "--data", "digits", *QUICK, *KINDS[kind]]
@@ -191,10 +197,15 @@ def test_training_begins_with_other_weights_and_new_classes(tmp_path, capsys):
 
 
 def test_weights_of_another_network_are_refused():
-    network = dataclasses.replace(small(10).config.backbone, time_embedding_dim=16)
-    other = dataclasses.replace(small(10).config, backbone=network)
-    with pytest.raises(ValueError, match=r"not alike: .*embedding.*has shape .*in the source"):
-        begin_from(small(10), DDIMModel(other, key=jax.random.key(0)))
+    def wider(classes):
+        config = small(classes).config
+        network = dataclasses.replace(config.backbone, time_embedding_dim=16)
+        return DDIMModel(dataclasses.replace(config, backbone=network), key=jax.random.key(0))
+
+    with pytest.raises(ValueError, match=r"not alike: .*has shape .*in the source"):
+        begin_from(small(None), wider(None))
+    with pytest.raises(ValueError, match="class tables have 8 and 16 features"):
+        begin_from(small(10), wider(10))
     with pytest.raises(ValueError, match="different layers"):
         begin_from(small(10), small(None))
 

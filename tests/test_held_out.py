@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_eqx.config import DDIMConfig, TrainingConfig
+from diffusion_eqx.config import DDIMConfig, TrainingConfig, UNetBackboneConfig
 from diffusion_eqx.data import ArrayDataset, ImageDataset, digits
 from diffusion_eqx.exact import GaussianDenoiser
 from diffusion_eqx.models import DDIMModel
@@ -76,7 +76,11 @@ def test_labels_stay_with_their_examples():
 
 def test_a_run_reports_it_and_a_resumed_one_the_same(tmp_path):
     data = digits()
-    model = DDIMModel(DDIMConfig.for_data(data), key=jax.random.key(0))
+    network = UNetBackboneConfig(
+        hidden_dims=(8,), time_embedding_dim=8, num_classes=10, attention_resolutions=()
+    )
+    config = DDIMConfig.for_data(data, backbone=network)
+    model = DDIMModel(config, key=jax.random.key(0))
     config = TrainingConfig(
         steps=6, batch_size=16, log_every=1, checkpoint_every=2, held_out=0.1, held_out_every=2
     )

@@ -15,10 +15,12 @@ from safetensors.numpy import load_file, save_file
 
 from diffusion_eqx.training import (
     Callback,
+    Checkpoints,
     Run,
     TrainingDiverged,
     averaged,
     digest,
+    make_recipe,
     reconstruct_average,
 )
 from tests.test_fit import StopAt, config, run_fit, same, without_times
@@ -116,6 +118,25 @@ def test_a_run_without_a_whole_checkpoint_is_refused_and_nothing_is_deleted(tmp_
         with pytest.raises(OSError, match=r"none of the checkpoints .* is whole.*overwrite=True"):
             run_fit(run=Run(tmp_path))
     assert checkpoints_of(tmp_path) == ["bad-10", "bad-12"]
+
+
+def test_a_checkpoint_has_the_reports_up_to_it_however_late_it_is_written(tmp_path, monkeypatch):
+    """Orbax writes in the background, while the run reports more."""
+    checkpoints = Checkpoints(tmp_path)
+    recipe = make_recipe(config(), denoising)
+    state, rows = recipe.init(net(), key=jax.random.key(0)), [{"step": 0, "loss": 1.0}]
+    kept = {}
+
+    def save(step, args):
+        kept["rows"] = args["rows"].item["rows"]
+        return True
+
+    monkeypatch.setattr(checkpoints._manager, "save", save)
+    checkpoints.save(state, rows)
+    rows.append({"step": 1, "loss": 0.5})
+    rows[0]["loss"] = 2.0
+    assert kept["rows"] == [{"step": 0, "loss": 1.0}]
+    checkpoints.close()
 
 
 def test_what_a_killed_process_had_begun_to_write_is_removed(tmp_path):

@@ -37,9 +37,9 @@ from tests.catalogue import SCHEDULES
 
 BACKBONES = {
     "unet": UNetBackboneConfig(
-        hidden_dims=(8, 16),
-        time_embedding_dim=16,
-        attention_resolutions=(4,),
+        hidden_dims=(8,),
+        time_embedding_dim=8,
+        attention_resolutions=(8,),
         num_classes=3,
         dropout=0.3,
     ),
@@ -53,6 +53,10 @@ BACKBONES = {
         in_channels=1,
     ),
 }
+
+
+# Both kinds; the U-Net takes long to compile.
+KINDS = [pytest.param("unet", marks=pytest.mark.long), "dit"]
 
 
 def backbone(kind: str):
@@ -104,7 +108,7 @@ def relative(one, other) -> float:
 # Parts of a batch.
 
 
-@pytest.mark.parametrize("kind", BACKBONES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_four_parts_of_sixteen_are_one_batch_of_sixty_four(kind):
     """With dropout, dropped labels and random levels: each row draws its own numbers."""
     network = backbone(kind)
@@ -122,6 +126,7 @@ def test_a_batch_that_does_not_divide_into_parts_is_refused():
         config(accumulation=5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("option", ["learned_uncertainty", "loss_aware_times"])
 def test_adaptive_losses_learn_the_same_from_parts(option):
     network = backbone("dit")
@@ -204,7 +209,7 @@ def test_float16_that_overflows_at_every_scale_halts():
     assert all(np.isfinite(array).all() for array in jax.tree.leaves(arrays))
 
 
-@pytest.mark.parametrize("kind", BACKBONES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_gradients_in_half_precision_are_near_those_in_float32(kind, precision):
     network = backbone(kind)
@@ -394,7 +399,7 @@ def test_gradients_are_not_clipped_unless_asked():
 # Memory.
 
 
-@pytest.mark.parametrize("kind", BACKBONES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_rematerialized_network_has_the_same_gradient(kind):
     network = backbone(kind)
     images, labels = batch(16)

@@ -70,6 +70,8 @@ class Checkpoints(Callback):
         """
         import orbax.checkpoint as ocp
 
+        # Written in the background, while the run goes on and reports more.
+        rows = [dict(row) for row in rows]
         arrays = _to_arrays(state)
         self._check_room(sum(array.nbytes for array in arrays))
         arguments = ocp.args.Composite(
