@@ -24,7 +24,7 @@ from diffusion_eqx.training import (
     reconstruct_average,
 )
 from tests.test_fit import StopAt, config, run_fit, same, without_times
-from tests.toy_training import Points, net
+from tests.toy_training import Points, denoising, net
 
 # The fingerprint of arrays.
 
