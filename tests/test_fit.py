@@ -190,6 +190,28 @@ def test_reports_may_become_denser_when_a_run_is_continued(tmp_path):
     assert [row["step"] for row in rows] == [5, 10, *range(11, 21)]
 
 
+def test_what_changes_nothing_but_time_and_memory_may_change(tmp_path):
+    whole, _ = run_fit(run=Run(tmp_path / "whole"))
+    run_fit(run=Run(tmp_path / "run"), callbacks=[StopAt(12)])
+    state, _ = run_fit(config(sharded=True, on_divergence="return"), run=Run(tmp_path / "run"))
+    assert same(state, whole)
+
+
+def test_a_run_of_a_constant_rate_may_be_made_longer(tmp_path):
+    usual = {"learning_rate_schedule": "constant", "warmup_steps": 3}
+    run_fit(config(steps=12, **usual), run=Run(tmp_path / "run"))
+    state, rows = run_fit(config(steps=20, **usual), run=Run(tmp_path / "run"))
+    whole, _ = run_fit(config(steps=20, **usual))
+    assert same(state.network, whole.network)
+    assert rows[-1]["step"] == 20
+    # A shorter one is finished.
+    again, _ = run_fit(config(steps=5, **usual), run=Run(tmp_path / "run"))
+    assert same(again.network, whole.network)
+    run_fit(config(steps=12), run=Run(tmp_path / "cosine"))
+    with pytest.raises(ResumeError, match="steps was 12, is 20"):
+        run_fit(config(steps=20), run=Run(tmp_path / "cosine"))
+
+
 def test_only_overwrite_deletes_and_only_what_a_run_wrote(tmp_path, capsys):
     folder = tmp_path / "run"
     folder.mkdir()

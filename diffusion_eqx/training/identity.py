@@ -15,14 +15,20 @@ from diffusion_eqx.config import TrainingConfig
 from diffusion_eqx.data import Dataset
 
 # Settings that may change when a run is continued: they do not change what is learnt.
-_FREE = ("log_every", "checkpoint_every", "preview_every", "held_out_every")
+_FREE = (
+    *("log_every", "checkpoint_every", "preview_every", "held_out_every", "on_divergence"),
+    *("sharded", "accumulation", "rematerialize"),
+)
 # So many numbers of each array of weights are looked at.
 _LOOKED_AT = 64
 
 
 def describe_training(config: TrainingConfig) -> dict[str, Any]:
     """The settings of a training configuration that decide what is learnt."""
-    settings = dataclasses.asdict(config)
+    settings = dataclasses.asdict(config) | {"warmup_steps": config.warmup}
+    if config.rate_schedule != "cosine":
+        # Nothing is planned for the last step, so that a run may be made longer.
+        del settings["steps"]
     return {name: value for name, value in settings.items() if name not in _FREE}
 
 

@@ -59,7 +59,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether all steps are done."""
-        return self.step == self.config.steps
+        return self.step >= self.config.steps
 
     def network(self, *, average: bool = True) -> Any:
         """A copy of the network on one device, with its averaged weights or the newest ones.
