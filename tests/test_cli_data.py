@@ -63,6 +63,24 @@ def test_a_model_is_made_to_fit_the_pictures(pictures, chosen, tmp_path):
 
 
 @pytest.mark.slow
+def test_classes_may_stand_in_a_table_or_the_data_in_a_file(pictures, chosen, tmp_path, capsys):
+    table = tmp_path / "labels.csv"
+    names = [path.relative_to(pictures) for path in sorted(pictures.rglob("*.png"))]
+    table.write_text("".join(f"{name},class {number % 3}\n" for number, name in enumerate(names)))
+    quick = ["--training.steps", "1", "--training.batch-size", "2"]
+    folder = ["-o", str(tmp_path / "run"), "--data", str(pictures), "--size", "16", "16"]
+    main(["train", *folder, "--labels", str(table), *quick])
+    assert chosen.pop().backbone.num_classes == 3
+    arrays = tmp_path / "arrays.npz"
+    np.savez(arrays, images=np.zeros((8, 16, 16, 3), np.uint8), labels=np.arange(8) % 4)
+    main(["train", "-o", str(tmp_path / "run"), "--data", str(arrays), *quick])
+    config = chosen.pop()
+    assert (config.input_shape, config.backbone.num_classes) == ((16, 16, 3), 4)
+    with pytest.raises(SystemExit):
+        main(["train", "-o", "run", "--data", str(arrays), "--labels", str(table), *quick])
+    assert "--labels is for pictures" in capsys.readouterr().err
+
+
 def test_the_options_shown_are_those_of_the_model_made_for_fashion_mnist(chosen, tmp_path):
     main(["train", "-o", str(tmp_path / "fitted")])
     main(["train", "-o", str(tmp_path / "given"), "--model.name", "given"])

@@ -497,3 +497,29 @@ def test_class_names_that_are_no_text_can_still_be_written(tmp_path):
     put(folder / "1.png", COLOURS)
     (name,) = ImageFolder(tmp_path, size=4).class_names
     assert name.encode() == "caf\N{REPLACEMENT CHARACTER}".encode()
+
+
+def test_classes_may_stand_in_a_table(tmp_path):
+    for number, name in enumerate(("b.png", "deep/a.png", "ä.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((4, 4), 90 * number, np.uint8)).save(tmp_path / name)
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\nä.png,dog\nb.png,cat\ndeep/a.png,dog\n", encoding="utf-8")
+    data = ImageFolder(tmp_path, size=4, labels=table)
+    assert data.class_names == ("cat", "dog")
+    assert dict(zip(data.files, data.labels.tolist(), strict=True)) == {
+        "b.png": 0,
+        "deep/a.png": 1,
+        "ä.png": 1,
+    }
+    for text, message in (
+        ("b.png,cat\nä.png,dog\n", "does not name 1 pictures .* such as deep/a.png"),
+        ("b.png,cat\nno.png,dog\n", "names 1 pictures that are not below .* such as no.png"),
+        ("b.png,cat\nb.png,dog\n", "line 2: b.png is named twice"),
+        ("b.png\n", "line 1: a path and a class are wanted; got 'b.png'"),
+    ):
+        table.write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=message):
+            ImageFolder(tmp_path, size=4, labels=table)
+    with pytest.raises(FileNotFoundError):
+        ImageFolder(tmp_path, size=4, labels=tmp_path / "none.csv")

@@ -1,9 +1,14 @@
 """Laws of a run's files: damage is found, divergence is left behind, averages are made afterwards."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 import warnings
 from collections import namedtuple
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -25,6 +30,8 @@ from diffusion_eqx.training import (
 )
 from tests.test_fit import StopAt, config, run_fit, same, without_times
 from tests.toy_training import Points, denoising, net
+
+ROOT = Path(__file__).parents[1]
 
 # The fingerprint of arrays.
 
@@ -156,6 +163,47 @@ def test_a_full_disk_is_said_and_the_run_goes_on(tmp_path, monkeypatch):
         state, _ = run_fit(run=Run(tmp_path))
     assert int(state.step) == 20
     assert not any(name.isdigit() for name in checkpoints_of(tmp_path))
+
+
+def toy(folder) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.train_toy", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "export")])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_run_that_is_killed_twenty_times_ends_as_one_never_killed(tmp_path):
+    """At random moments, of which most fall into the writing of a checkpoint, there being one every two
+    steps: the last state is the same bit for bit, and so are log and snapshots."""
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    expected, _ = toy(whole).communicate(timeout=300)
+    assert "digest" in expected
+    rng = np.random.default_rng(0)
+    kills, printed = 0, ""
+    while kills < 20 and "digest" not in printed:
+        process = toy(run)
+        assert process.stdout is not None
+        # The first step is made once the network is compiled.
+        printed = process.stdout.readline()
+        time.sleep(rng.uniform(0.0, 0.25))
+        process.kill()
+        process.communicate()
+        kills += 1
+    printed, _ = toy(run).communicate(timeout=300)
+    assert kills == 20
+    assert printed.splitlines()[-1] == expected.splitlines()[-1]
+    assert (run / "log.jsonl").read_text() == (whole / "log.jsonl").read_text()
+    one, other = (
+        {path.name: path.read_bytes() for path in (folder / "averages").glob("*.safetensors")}
+        for folder in (whole, run)
+    )
+    assert one == other
 
 
 # Divergence.

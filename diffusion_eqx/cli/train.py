@@ -68,6 +68,8 @@ class Train:
     .npy, .npz or idx file."""
     size: tuple[int, int] | None = None
     """Height and width of a folder's pictures, if --model does not say (default: 28 28)."""
+    labels: Annotated[Path | None, tyro.conf.arg(metavar="FILE.csv")] = None
+    """A table with the path of each picture and the name of its class, in place of class folders."""
     data_dir: Path | None = None
     """Where the data set's files are, if not where its package puts them."""
     init_from: Annotated[Path | None, tyro.conf.arg(metavar="MODEL.safetensors")] = None
@@ -141,7 +143,9 @@ def run(options: Train) -> None:
         )
     height, width, channels = options.model.input_shape
     size = options.size or (height, width)
-    data = load_dataset(options.data, size, channels if chosen else None, options.data_dir)
+    data = load_dataset(
+        options.data, size, channels if chosen else None, options.data_dir, options.labels
+    )
     model = options.model if chosen else default_model(options.kind, data)
     try:
         _train(options, model, data)

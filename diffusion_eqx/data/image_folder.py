@@ -18,6 +18,7 @@ from diffusion_eqx.data.base import Batches
 from diffusion_eqx.data.batches import shuffled_batches
 from diffusion_eqx.data.decode import Decoded, NotAPicture, decode_picture, luma
 from diffusion_eqx.data.labels import describe_classes
+from diffusion_eqx.data.labels_file import read_labels
 from diffusion_eqx.data.scan import Scan, is_picture_name, scan_folder
 
 _log = logging.getLogger(__name__)
@@ -92,6 +93,8 @@ class ImageFolder:
     - `background`: a colour as Pillow reads it, such as "white" or "#204060".
     - `labelled`: whether folders are classes. None: if there are any. False takes all pictures below
       `path`, without labels.
+    - `labels`: a CSV file with the path of each picture, below `path`, and the name of its class; folders
+      are no classes then.
     - `broken`: "refuse" raises an error that names all broken files; "skip" leaves them out.
     - `profiles`: whether colour profiles are applied.
 
@@ -114,6 +117,7 @@ class ImageFolder:
         channels: Literal[1, 3] | None = None,
         background: str = "white",
         labelled: bool | None = None,
+        labels: str | os.PathLike[str] | None = None,
         broken: Literal["refuse", "skip"] = "refuse",
         profiles: bool = True,
     ):
@@ -126,7 +130,11 @@ class ImageFolder:
         height, width = _checked_size(size)
         red, green, blue = ImageColor.getrgb(background)[:3]
         self._root = root = Path(path)
-        scan = scan_folder(root, labelled=labelled)
+        scan = scan_folder(root, labelled=labelled if labels is None else False)
+        if labels is not None:
+            table = Path(labels)
+            scan.files = [file for file in scan.files if file != table]
+            scan.classes, scan.class_names = read_labels(table, root, scan.files)
         _check_memory(len(scan.files), height * width * (channels or 3))
         decode = functools.partial(
             decode_picture,
