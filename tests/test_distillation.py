@@ -193,7 +193,8 @@ def test_each_step_of_every_grid_is_trained(grid, getkey):
     wanted = np.asarray(VPrediction().coefficients(schedule, starts).c_noise)
     for loss in (ProgressiveLoss(given, exact, 8, grid), ConsistencyLoss(given, 8, None, grid)):
         _, told = watched(loss, examples(getkey, 8), None, getkey())
-        np.testing.assert_allclose(told[-1][0], wanted, atol=1e-3)
+        # Which example has which level changes from step to step.
+        np.testing.assert_allclose(np.sort(told[-1][0]), np.sort(wanted), atol=1e-3)
 
 
 def test_the_condition_and_the_null_reach_teacher_and_student(getkey):
