@@ -29,24 +29,13 @@ from diffusion_eqx.parameterizations import (
     AbstractParameterization,
     Coefficients,
     EDMPrediction,
-    EpsilonPrediction,
-    ScorePrediction,
-    VelocityPrediction,
     VPrediction,
     X0Prediction,
 )
-from tests.catalogue import SCHEDULES
+from tests.catalogue import PARAMETERIZATIONS, SCHEDULES
 from tests.test_times import TIMES
 
 VP = SCHEDULES["vp"]
-PREDICTIONS = {
-    "epsilon": EpsilonPrediction(),
-    "x0": X0Prediction(),
-    "v": VPrediction(),
-    "score": ScorePrediction(),
-    "velocity": VelocityPrediction(),
-    "edm": EDMPrediction(0.5),
-}
 WEIGHTS = {
     "uniform": Uniform(),
     "snr": SNR(),
@@ -93,7 +82,7 @@ def by_x0(loss, uncertainty=None):
 
         return jax.grad(value)((predicted - c.c_skip * noised.x) / c.c_out) / c.c_out
 
-    all_given = [p.coefficients(VP, noised.level) for p in PREDICTIONS.values()]
+    all_given = [p.coefficients(VP, noised.level) for p in PARAMETERIZATIONS.values()]
     return jax.vmap(of)(jax.tree.map(lambda *a: jnp.stack(a), *all_given))
 
 
@@ -116,11 +105,11 @@ def test_one_prediction_of_x0_has_one_gradient(weight, times):
                     weight=WEIGHTS.get(weight, MinSNR(5.0)),
                     times=TIMES[times][0],
                     error=error,
-                    space=PREDICTIONS[space],
+                    space=PARAMETERIZATIONS[space],
                 )
                 found[space, error] = np.asarray(by_x0(loss, uncertainty))
     for place, gradients in found.items():
-        reference = gradients[list(PREDICTIONS).index("x0")]
+        reference = gradients[list(PARAMETERIZATIONS).index("x0")]
         scale = np.abs(reference).max(axis=1, keepdims=True)
         assert scale.min() > 0.0
         assert (np.abs(gradients - reference) / scale).max() < 5e-5, place
@@ -144,7 +133,7 @@ def test_weights_are_their_formulas():
         "p2": snr / (1.0 + snr),
         "debiased": np.sqrt(snr),
     }
-    for name, prediction in PREDICTIONS.items():
+    for name, prediction in PARAMETERIZATIONS.items():
         c = prediction.coefficients(VP, level).c_out
         np.testing.assert_allclose(Uniform()(level, c), 1.0)
         for weight, expected in on_x0.items():
@@ -159,7 +148,7 @@ def test_published_forms_on_the_outputs_they_were_published_for():
     level = VP.at(jnp.asarray([0.05, 0.3, 0.7]))
     snr = np.exp(np.asarray(level.log_snr, np.float64))
     eps, v, edm = (
-        PREDICTIONS[name].coefficients(VP, level).c_out for name in ("epsilon", "v", "edm")
+        PARAMETERIZATIONS[name].coefficients(VP, level).c_out for name in ("epsilon", "v", "edm")
     )
     np.testing.assert_allclose(MinSNR(5.0)(level, eps), np.minimum(snr, 5.0) / snr, rtol=1e-4)
     np.testing.assert_allclose(MinSNR(5.0)(level, v), np.minimum(snr, 5.0) / (snr + 1.0), rtol=1e-4)
