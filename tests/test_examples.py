@@ -202,7 +202,7 @@ def test_latent_diffusion(tmp_path):
 @pytest.mark.native
 def test_demo(tmp_path):
     """Python and the native program draw the same images, of a model that has learnt a little."""
-    options = ("--steps", 60, "--samples", 100, "--epochs", 1)
+    options = ("--steps", 120, "--samples", 100, "--epochs", 1)
     printed, results = run("demo", tmp_path, *options)
     assert results["largest difference between Python's and native images"] < 1e-3
     assert results["native images judged"] == 100
