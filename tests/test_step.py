@@ -18,7 +18,7 @@ from diffusion_eqx.config import (
 from diffusion_eqx.denoiser import Denoiser
 from diffusion_eqx.losses import DenoisingLoss, MinSNR
 from diffusion_eqx.models import build_backbone
-from diffusion_eqx.nn import MLP, DiT, rematerialized
+from diffusion_eqx.nn import MLP, rematerialized
 from diffusion_eqx.parameterizations import VPrediction
 from diffusion_eqx.training import (
     ExponentialAverage,
@@ -34,6 +34,7 @@ from diffusion_eqx.training import (
     train_step,
 )
 from tests.catalogue import SCHEDULES
+from tests.networks import small_dit
 
 BACKBONES = {
     "unet": UNetBackboneConfig(
@@ -409,18 +410,7 @@ def test_a_rematerialized_network_has_the_same_gradient(kind):
 
 
 def test_a_rematerialized_network_takes_less_memory():
-    network = DiT(
-        in_channels=1,
-        out_channels=1,
-        patch_size=2,
-        dim=64,
-        depth=8,
-        heads=4,
-        mlp_ratio=4.0,
-        num_classes=None,
-        dropout=0.0,
-        key=jax.random.key(0),
-    )
+    network = small_dit(in_channels=1, out_channels=1, dim=64, depth=8, heads=4, num_classes=None)
     images = jnp.ones((64, 16, 16, 1))
 
     def memory(change) -> int:

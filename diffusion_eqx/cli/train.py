@@ -181,7 +181,7 @@ def _train(options: Train, config: ModelConfig, data: "ImagesInMemory") -> None:
             options.training,
             autoencoder_training=None
             if steps is None
-            else dataclasses.replace(options.training, steps=steps, preview_every=0, held_out=0.0),
+            else dataclasses.replace(options.training, steps=steps),
             out=options.out,
             overwrite=options.overwrite,
             key=key,

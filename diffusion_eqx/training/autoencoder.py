@@ -82,7 +82,7 @@ def measure_scale_factor(
 
     **Raises:** `ValueError` if all latents are equal.
     """
-    latents = _encoded(eqx.nn.inference_mode(autoencoder).encode, data, batch_size)
+    latents = encoded(eqx.nn.inference_mode(autoencoder).encode, data.images, batch_size)
     deviation = float(np.std(latents, dtype=np.float64))
     if deviation == 0.0:
         raise ValueError("all latents are equal: the autoencoder encodes nothing")
@@ -91,16 +91,17 @@ def measure_scale_factor(
 
 def encode_dataset(model: LDMModel, data: ImagesInMemory, *, batch_size: int = 500) -> ArrayDataset:
     """The latents that the model denoises of each image, with the images' labels; encoded once."""
-    return ArrayDataset(_encoded(model.encode, data, batch_size), data.labels, data.class_names)
-
-
-def _encoded(
-    encode: Callable[[Images], Latents], data: ImagesInMemory, batch_size: int
-) -> Float[np.ndarray, "examples height width channels"]:
-    jitted = eqx.filter_jit(lambda encode, images: encode(to_unit_range(images)))
-    return np.concatenate(
-        [np.asarray(jitted(encode, images)) for images in _parts(data.images, batch_size)]
+    return ArrayDataset(
+        encoded(model.encode, data.images, batch_size), data.labels, data.class_names
     )
+
+
+def encoded(
+    encode: Callable[[Images], Latents], images: np.ndarray, batch_size: int = 500
+) -> Float[np.ndarray, "examples height width channels"]:
+    """The latents of images, uint8 or in [−1, 1], some at a time."""
+    jitted = eqx.filter_jit(lambda encode, images: encode(to_unit_range(images)))
+    return np.concatenate([np.asarray(jitted(encode, part)) for part in _parts(images, batch_size)])
 
 
 def _parts(images: np.ndarray, batch_size: int) -> Iterator[Array]:

@@ -12,6 +12,7 @@ from diffusion_eqx.data import Dataset
 from diffusion_eqx.random_keys import STEP, role
 from diffusion_eqx.training.devices import placement
 from diffusion_eqx.training.recipe import Recipe
+from diffusion_eqx.training.state import EMA
 from diffusion_eqx.training.step import train_step
 
 _TIMED = 3
@@ -63,7 +64,7 @@ def dry_run(network: Any, data: Dataset, recipe: Recipe, config: TrainingConfig)
     where = placement(config.batch_size, parts=config.accumulation, sharded=config.sharded)
     state = where.place(recipe.init(network, key=role(jax.random.key(config.seed), STEP)))
     arrays = jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array))
-    weights = jax.tree.leaves(eqx.filter(state.averages["ema"], eqx.is_array))
+    weights = jax.tree.leaves(eqx.filter(state.averages[EMA], eqx.is_array))
     batch = data.batches(config.batch_size, seed=config.seed)[0]
     images, labels = where.split((batch["images"], batch.get("labels")))
     held = sum(array.addressable_shards[0].data.nbytes for array in arrays)

@@ -19,7 +19,9 @@ from jaxtyping import Array, Float
 from diffusion_eqx._typing import Batch, Cond, PRNGKey
 from diffusion_eqx.data import ArrayDataset, ImageDataset, ImagesInMemory, to_unit_range
 from diffusion_eqx.denoiser import AbstractDenoiser
+from diffusion_eqx.models import LDMModel
 from diffusion_eqx.random_keys import EVAL, role
+from diffusion_eqx.training.autoencoder import encoded
 from diffusion_eqx.training.callback import Callback
 from diffusion_eqx.training.devices import writes
 from diffusion_eqx.training.folder import HELD_OUT
@@ -109,6 +111,7 @@ class HeldOut(Callback):
         self._data = data
         self._every = every
         self._limit = limit
+        self._examples: np.ndarray | None = None
 
     def start(self, run: Run) -> None:
         """Drop what was measured after the step from which the run goes on."""
@@ -123,12 +126,15 @@ class HeldOut(Callback):
         if not (run.finished or len(run.rows) % self._every == 0):
             return
         model = run.model()
-        examples, labels = self._data.images[: self._limit], self._data.labels
-        if hasattr(model, "encode"):
-            examples = _encoded(model, examples)
+        labels = self._data.labels
+        if self._examples is None:
+            self._examples = self._data.images[: self._limit]
+            if isinstance(model, LDMModel):
+                # Once: the autoencoder stays as it is while its model is trained.
+                self._examples = encoded(model.encode, self._examples)
         cond = None if labels is None else np.asarray(labels[: self._limit], np.int32)
         denoiser = eqx.nn.inference_mode(getattr(model, "denoiser", model))
-        found = held_out_loss(denoiser, examples, cond, key=run.key("held out"))
+        found = held_out_loss(denoiser, self._examples, cond, key=run.key("held out"))
         if not math.isfinite(found["total"]):
             raise ArithmeticError("the loss on held-out examples is not finite")
         row["held_out"] = found["total"]
@@ -172,12 +178,6 @@ def _number(example: np.ndarray) -> int:
     """64 bits of an example's digest."""
     content = np.ascontiguousarray(example).tobytes()
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "little")
-
-
-def _encoded(model: Any, images: np.ndarray, batch_size: int = 250) -> np.ndarray:
-    encode = eqx.filter_jit(lambda model, images: model.encode(to_unit_range(images)))
-    parts = (jnp.asarray(images[i : i + batch_size]) for i in range(0, len(images), batch_size))
-    return np.concatenate([np.asarray(encode(model, part)) for part in parts])
 
 
 def _file(run: Run) -> Path | None:

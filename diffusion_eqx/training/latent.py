@@ -34,8 +34,8 @@ def train_latent(
 
     - `config`: if its `scale_factor` is None, it is measured on the data.
     - `data`: images of `config.input_shape`, with labels if the model has classes.
-    - `training`, `autoencoder_training`: how the model and the autoencoder are trained; None: both alike,
-      but for what concerns noise.
+    - `training`, `autoencoder_training`: how the model and the autoencoder are trained; None: both alike.
+      What concerns noise levels, labels and pictures of samples does not matter to the autoencoder.
     - `out`: the folder of the run, or None. The autoencoder's run is in its folder `autoencoder`. The same
       call again continues the stage that was stopped.
     - `callbacks`: of the second stage.
@@ -44,7 +44,7 @@ def train_latent(
     **Raises:** as `train_autoencoder` and `train`.
     """
     key_autoencoder, key_model = jax.random.split(key)
-    first = _first_stage(training) if autoencoder_training is None else autoencoder_training
+    first = _first_stage(autoencoder_training or training)
     folder = None if out is None else Path(out) / AUTOENCODER
     settings = {"stage": AUTOENCODER, "kl_weight": config.kl_weight}
     autoencoder = train_autoencoder(

@@ -171,13 +171,9 @@ def _accumulated(recipe: Recipe, scaled_loss: Any, trained: Any, batch: Any, sha
         (_, (plain, seen)), grads = value_and_grad(trained, part)
         return jax.tree.map(jnp.add, sums, (plain, grads)), seen
 
-    first, others = jax.tree.map(cut, (*batch, rows)), slice(1, None)
-    (_, (plain, seen)), grads = value_and_grad(trained, jax.tree.map(lambda a: a[0], first))
-    (plain, grads), rest_seen = jax.lax.scan(
-        add, (plain, grads), jax.tree.map(lambda a: a[others], first)
-    )
-    joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b.reshape(-1)]), seen, rest_seen)
-    return plain, grads, joined
+    zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, eqx.filter(trained, eqx.is_inexact_array))
+    (plain, grads), seen = jax.lax.scan(add, zeros, jax.tree.map(cut, (*batch, rows)))
+    return plain, grads, jax.tree.map(lambda array: array.reshape(-1), seen)
 
 
 def _moved_averages(
