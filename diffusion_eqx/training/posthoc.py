@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from diffusion_eqx.models import AbstractDiffusionModel
+from diffusion_eqx.models import AbstractDiffusionModel, read_arrays, write_arrays
 from diffusion_eqx.training.averages import gamma_of
 from diffusion_eqx.training.callback import Callback
 from diffusion_eqx.training.devices import on_one_device, writes
@@ -24,6 +24,8 @@ from diffusion_eqx.training.run import Run
 
 TreeT = TypeVar("TreeT")
 
+FORMAT = "diffusion_eqx.averages"
+FORMAT_VERSION = "1"
 _NAME = re.compile(r"(\d+)\.safetensors")
 
 
@@ -65,16 +67,13 @@ def save_snapshot(
     path: Path, averages: Sequence[Any], lengths: Sequence[float], updates: int
 ) -> None:
     """Write averages of some lengths after so many updates into one file, atomically."""
-    from safetensors.numpy import save
-
     arrays = {}
     for length, average in zip(lengths, averages, strict=True):
         for number, leaf in enumerate(jax.tree.leaves(average)):
             arrays[f"{length!r}/{number}"] = np.asarray(leaf)
     record = {"lengths": list(lengths), "updates": updates, "digest": digest(arrays)}
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(save(arrays, {"snapshot": json.dumps(record)}))
-    partial.replace(path)
+    metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "snapshot": json.dumps(record)}
+    write_arrays(path, arrays, metadata)
 
 
 def reconstruct_average(
@@ -156,14 +155,8 @@ def _inner(gamma: Any, end: Any, other: Any, other_end: Any) -> Any:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            record = json.loads(file.metadata()["snapshot"])
-            arrays = {name: file.get_tensor(name) for name in file.offset_keys()}
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no snapshot of averages: {error}") from error
+    metadata, arrays = read_arrays(path, FORMAT, FORMAT_VERSION)
+    record = json.loads(metadata["snapshot"])
     if digest(arrays) != record["digest"]:
         raise ValueError(
             f"{path} is damaged: its contents are not those that were written; delete it"
