@@ -1,5 +1,6 @@
 """From configurations to the parts of a model."""
 
+from diffusion_eqx._once import run_once
 from diffusion_eqx._typing import PRNGKey
 from diffusion_eqx.config import (
     AutoencoderConfig,
@@ -80,9 +81,9 @@ def build_backbone(
     """
     match config:
         case UNetBackboneConfig():
-            return build_unet(config, image_size, key=key)
+            return run_once(build_unet, config, image_size, key=key)
         case DiTBackboneConfig():
-            return build_dit(config, key=key)
+            return run_once(build_dit, config, key=key)
 
 
 def build_dit(config: DiTBackboneConfig, *, key: PRNGKey) -> DiT:
@@ -146,6 +147,10 @@ def attention_levels(config: UNetBackboneConfig, image_size: tuple[int, int]) ->
 
 def build_autoencoder(config: AutoencoderConfig, *, key: PRNGKey) -> ConvAutoencoder:
     """An autoencoder with fresh weights."""
+    return run_once(_build_autoencoder, config, key=key)
+
+
+def _build_autoencoder(config: AutoencoderConfig, *, key: PRNGKey) -> ConvAutoencoder:
     return ConvAutoencoder(
         image_shape=config.input_shape,
         latent_channels=config.latent_channels,

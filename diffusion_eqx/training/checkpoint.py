@@ -8,10 +8,10 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 
 from diffusion_eqx.random_keys import to_keys, to_numbers
 from diffusion_eqx.training.callback import Callback
+from diffusion_eqx.training.devices import copied
 from diffusion_eqx.training.digest import digest
 from diffusion_eqx.training.run import Run
 from diffusion_eqx.training.state import TrainState
@@ -158,4 +158,4 @@ def _from_arrays(arrays: list[Any], like: TrainState) -> TrainState:
     dynamic, static = eqx.partition(like, eqx.is_array)
     restored = to_keys(jax.tree.unflatten(jax.tree.structure(dynamic), arrays), dynamic)
     # Copies of our own: a buffer that orbax may still hold must not be donated to the next step.
-    return eqx.combine(jax.tree.map(jnp.copy, restored), static)
+    return eqx.combine(copied(restored), static)

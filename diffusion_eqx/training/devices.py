@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -126,10 +125,18 @@ def on_one_device(tree: Tree) -> Tree:
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
-        arrays = to_keys(multihost_utils.process_allgather(to_numbers(arrays), tiled=True), arrays)
-    # Copied first: a device that has a part already would share its memory, which steps reuse.
-    copies = jax.tree.map(jnp.copy, arrays)
+        copies = to_keys(multihost_utils.process_allgather(to_numbers(arrays), tiled=True), arrays)
+    else:
+        # Copied first: a device that has a part already would share its memory, which steps reuse.
+        copies = copied(arrays)
     return eqx.combine(jax.device_put(copies, jax.local_devices()[0]), rest)
+
+
+def copied(arrays: Tree) -> Tree:
+    """Copies of arrays where they lie, which share no memory with them. Nothing is compiled for it."""
+    return jax.tree.map(
+        lambda array: jax.device_put(array, array.sharding, may_alias=False), arrays
+    )
 
 
 def _advice(batch_size: int, devices: int, parts: int) -> str:

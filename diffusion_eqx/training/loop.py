@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from diffusion_eqx._once import run_once
 from diffusion_eqx.config import TrainingConfig
 from diffusion_eqx.data import Dataset
 from diffusion_eqx.random_keys import STEP, role
@@ -70,7 +71,7 @@ def fit(
     run = Run() if run is None else run
     _check(recipe, config, run)
     run.open(network, data, config)
-    state = recipe.init(network, key=role(jax.random.key(config.seed), STEP))
+    state = run_once(recipe.init, network, key=role(jax.random.key(config.seed), STEP))
     where = placement(config.batch_size, parts=config.accumulation, sharded=config.sharded)
     state = where.place(state)
     built_in, checkpoints = _built_in(run)
