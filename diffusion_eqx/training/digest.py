@@ -21,16 +21,17 @@ def digest(tree: Any, text: str = "") -> str:
     """
     leaves = jax.tree.leaves(to_numbers(tree))
     described = "".join(f"{leaf.dtype}{leaf.shape}" for leaf in leaves)
-    sums = jax.device_get(_sums(leaves)) if leaves else []
+    # One after the other: the sums of sharded arrays are messages between devices, and programs that wait
+    # for each other's messages at the same time can wait forever where devices share threads.
+    jax.block_until_ready(leaves)
+    sums = [np.asarray(_sums_of(leaf)) for leaf in leaves]
     content = b"".join(np.asarray(pair, "<u4").tobytes() for pair in sums)
     return hashlib.sha256(content + described.encode() + text.encode()).hexdigest()
 
 
+# One program for each shape: of a network's hundreds of arrays few differ in shape, and one program for all
+# of them takes far longer to compile.
 @jax.jit
-def _sums(leaves: list[Array]) -> list[UInt32[Array, "2"]]:
-    return [_sums_of(leaf) for leaf in leaves]
-
-
 def _sums_of(array: Array) -> UInt32[Array, "2"]:
     words = _words(array)
     place = jnp.uint32(0)
