@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 # room: where it is found. A room's own names are imported from its face.
 _ROOMS = (
+    "compile_cache",
     "config",
     "data",
     "denoiser",
@@ -44,9 +45,11 @@ _NAMES = {
     "save_picture": "data",
     "train": "training",
     "use_all_cores": "samplers",
+    "use_compile_cache": "compile_cache",
 }
 
 if TYPE_CHECKING:
+    from diffusion_eqx import compile_cache as compile_cache
     from diffusion_eqx import config as config
     from diffusion_eqx import data as data
     from diffusion_eqx import denoiser as denoiser
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
     from diffusion_eqx import schedules as schedules
     from diffusion_eqx import testing as testing
     from diffusion_eqx import training as training
+    from diffusion_eqx.compile_cache import use_compile_cache as use_compile_cache
     from diffusion_eqx.data import save_picture as save_picture
     from diffusion_eqx.denoiser import Denoiser as Denoiser
     from diffusion_eqx.guidance import Guided as Guided

@@ -8,10 +8,11 @@ import os
 
 os.environ.setdefault("EQX_ON_ERROR", "off")
 # Compiling is most of what the tests do, and each program runs once or twice on small arrays: machine code
-# is made in haste here, a fifth faster. XLA reads this when jax looks for its devices, below. Programs that
-# tests start as a user would do not inherit it, nor does tests/test_elsewhere.py, which compares the two.
+# is made in haste here, in half the time. XLA reads this when jax looks for its devices, below. Programs
+# that tests start as a user would do not inherit it, nor does tests/test_elsewhere.py, which compares both.
+_HASTE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 _flags = os.environ.get("XLA_FLAGS", "")
-os.environ["XLA_FLAGS"] = f"{_flags} --xla_backend_optimization_level=0".strip()
+os.environ["XLA_FLAGS"] = f"{_flags} {_HASTE}".strip()
 
 from jaxtyping import install_import_hook
 
@@ -21,12 +22,18 @@ import tests.checking  # noqa: F401 - the hook finds it by its name
 install_import_hook("diffusion_eqx", "tests.checking.typechecked").__enter__()
 
 import itertools
+from pathlib import Path
 
 import jax
 import pytest
 
 jax.devices()
 os.environ["XLA_FLAGS"] = _flags
+# jax has read its settings: what follows is for the programs that tests start. They share what they
+# compile, as a user's second command does; tests themselves compile in this process, and keep nothing.
+jax.config.update("jax_enable_compilation_cache", False)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache/programs")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

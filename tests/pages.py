@@ -19,6 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 RUN = ("python", "sh")
 PLAIN = ("text", "json", "")
+# Where programs that tests start keep what they compile.
+CACHE = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NEEDS = re.compile(r"^<!-- needs: ([a-z, ]+) -->$", re.MULTILINE)
 
@@ -104,9 +106,8 @@ def environment(folder: Path) -> dict[str, str]:
     make.chmod(0o755)
     path = f"{tools}:{Path(sys.executable).parent}:/usr/bin:/bin"
     python = f"{ROOT}:{ROOT / 'export'}"
-    inherited = {
-        k: v for k, v in os.environ.items() if k in ("HOME", "LANG", "XLA_FLAGS", "TMPDIR")
-    }
+    settings = ("HOME", "LANG", "XLA_FLAGS", "TMPDIR", *CACHE)
+    inherited = {name: value for name, value in os.environ.items() if name in settings}
     return {**inherited, "PATH": path, "PYTHONPATH": python, "MPLBACKEND": "Agg"}
 
 

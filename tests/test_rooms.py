@@ -10,7 +10,9 @@ ROOT = Path(__file__).parents[1]
 # In order of dependence: a room imports only itself and what stands before it.
 ROOMS = [
     "_face",
+    "_once",
     "_typing",
+    "compile_cache",
     "_values",
     "random_keys",
     "config",

@@ -44,6 +44,9 @@ def main(args: list[str] | None = None) -> None:
             args=given,
             return_unknown_args=True,
         )
+        from diffusion_eqx.compile_cache import use_compile_cache  # Loading jax takes a second.
+
+        use_compile_cache()
         if type(options) in _DRAWING:
             _DRAWING[type(options)](options, read_numbers(others))
         elif others:

@@ -148,6 +148,9 @@ def main(args: list[str] | None = None) -> None:
             args=args,
             return_unknown_args=True,
         )
+        from diffusion_eqx.compile_cache import use_compile_cache  # Loading jax takes a second.
+
+        use_compile_cache()
         if isinstance(options, Sampler):
             _sampler(options, read_numbers(others))
         elif others:
