@@ -106,7 +106,7 @@ def test_a_spoilt_checkpoint_is_set_aside_and_the_one_before_used(tmp_path, spoi
     whole, rows = run_fit(run=Run(tmp_path / "whole"))
     folder = tmp_path / "run"
     run_fit(run=Run(folder), callbacks=[StopAt(12)])
-    assert checkpoints_of(folder) == ["10", "12"]
+    assert checkpoints_of(folder) == ["10", "12", "5"]
     spoil(folder / "checkpoints" / "12")
     with pytest.warns(UserWarning, match=r"checkpoint of step 12 cannot be used .*bad-12"):
         state, rows_again = run_fit(run=Run(folder))
@@ -118,13 +118,13 @@ def test_a_spoilt_checkpoint_is_set_aside_and_the_one_before_used(tmp_path, spoi
 
 def test_a_run_without_a_whole_checkpoint_is_refused_and_nothing_is_deleted(tmp_path):
     run_fit(run=Run(tmp_path), callbacks=[StopAt(12)])
-    for step in ("10", "12"):
+    for step in ("10", "12", "5"):
         shorten(tmp_path / "checkpoints" / step)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(OSError, match=r"none of the checkpoints .* is whole.*overwrite=True"):
             run_fit(run=Run(tmp_path))
-    assert checkpoints_of(tmp_path) == ["bad-10", "bad-12"]
+    assert checkpoints_of(tmp_path) == ["bad-10", "bad-12", "bad-5"]
 
 
 def test_a_checkpoint_has_the_reports_up_to_it_however_late_it_is_written(tmp_path, monkeypatch):

@@ -112,6 +112,11 @@ class TrainingConfig:
     - `held_out_every`: reports between two such measurements.
     - `log_every`: steps between two reports.
     - `checkpoint_every`: steps between two checkpoints, if the run has a folder.
+    - `keep_checkpoints`: so many of the newest checkpoints are kept; and always the last two of those that
+      are saved every `checkpoint_every` steps.
+    - `best_by`: a number in the reports, such as `held_out` or `frechet_distance`. The averaged model of
+      the report where it is best is kept in the run's folder as `best.safetensors`. None: none is.
+    - `best_is`: whether the `least` or the `greatest` number is best.
     - `preview_every`: steps between two pictures of what the model draws, if the run has a folder.
     - `seed`: decides the order of the data, the noise and the dropout.
 
@@ -161,6 +166,9 @@ class TrainingConfig:
     held_out_every: Annotated[int, Field(ge=1)] = 5
     log_every: Cadence = 20
     checkpoint_every: Cadence = 200
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    best_by: str | None = None
+    best_is: Literal["least", "greatest"] = "least"
     preview_every: Cadence = 0
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 

@@ -26,6 +26,7 @@ from diffusion_eqx.evaluation.neighbours import PrecisionRecall as PrecisionReca
 from diffusion_eqx.evaluation.neighbours import density_coverage as density_coverage
 from diffusion_eqx.evaluation.neighbours import precision_recall as precision_recall
 from diffusion_eqx.evaluation.noisy_accuracy import noisy_accuracy as noisy_accuracy
+from diffusion_eqx.evaluation.quality import Quality as Quality
 from diffusion_eqx.evaluation.reference import Preprocessing as Preprocessing
 from diffusion_eqx.evaluation.reference import Reference as Reference
 from diffusion_eqx.evaluation.reference import make_reference as make_reference

@@ -11,7 +11,10 @@ from diffusion_eqx.training.averages import AbstractAverage as AbstractAverage
 from diffusion_eqx.training.averages import ExponentialAverage as ExponentialAverage
 from diffusion_eqx.training.averages import PowerAverage as PowerAverage
 from diffusion_eqx.training.averages import gamma_of as gamma_of
+from diffusion_eqx.training.best import Best as Best
 from diffusion_eqx.training.callback import Callback as Callback
+from diffusion_eqx.training.callback import Stop as Stop
+from diffusion_eqx.training.checkpoint import Checkpoint as Checkpoint
 from diffusion_eqx.training.checkpoint import Checkpoints as Checkpoints
 from diffusion_eqx.training.checks import DataMismatch as DataMismatch
 from diffusion_eqx.training.checks import check_data as check_data
@@ -52,5 +55,7 @@ from diffusion_eqx.training.run import Run as Run
 from diffusion_eqx.training.state import TrainState as TrainState
 from diffusion_eqx.training.state import averaged as averaged
 from diffusion_eqx.training.step import train_step as train_step
+from diffusion_eqx.training.tensorboard import TensorBoard as TensorBoard
+from diffusion_eqx.training.weights_and_biases import WeightsAndBiases as WeightsAndBiases
 
 __dir__ = _face(globals())

@@ -4,7 +4,7 @@ import json
 import shutil
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -16,9 +16,22 @@ from diffusion_eqx.training.digest import digest
 from diffusion_eqx.training.run import Run
 from diffusion_eqx.training.state import TrainState
 
-_KEPT = 2
+# Of those saved every `checkpoint_every` steps so many are always kept: a run that diverges goes back.
+_CADENCE_KEPT = 2
 # A checkpoint needs its own size, and a second copy while it is moved into place.
 _ROOM = 2
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds.
+
+    - `state`: of the run; `rows`: the reports made up to it.
+    - `callbacks`: the states of callbacks, JSON by name.
+    """
+
+    state: TrainState
+    rows: list[dict[str, float]]
+    callbacks: dict[str, Any]
 
 
 class Checkpoints(Callback):
@@ -27,56 +40,71 @@ class Checkpoints(Callback):
     Each has a digest of its arrays and its reports. One that is torn or damaged is found when it is read,
     set aside as `bad-…`, and the one before it is used. A state after a loss that is not finite is never
     saved, so the checkpoints that are kept are good.
+
+    - `keep`: so many of the newest are kept.
+    - `cadence`: steps between two that are saved as planned, and not because the run was stopped; 0: there
+      are none. The last two of these are kept anyway.
     """
 
     optional = True
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, *, keep: int = 2, cadence: int = 0):
         self._folder = Path(folder).absolute()
+        self._keep, self._cadence = keep, cadence
         self._open()
 
     def _open(self) -> None:
         import orbax.checkpoint as ocp  # Loading it takes seconds.
+        from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
         # What a killed process had begun to write.
         for torn in self._folder.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(torn, ignore_errors=True)
+        kept: list[policies.PreservationPolicy] = [policies.LatestN(self._keep)]
+        if self._cadence:
+            kept.append(policies.EveryNSteps(self._cadence, max_to_keep=_CADENCE_KEPT))
         self._manager = ocp.CheckpointManager(
             self._folder,
-            options=ocp.CheckpointManagerOptions(max_to_keep=_KEPT, create=True),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(kept), create=True
+            ),
         )
 
     def step(self, run: Run) -> None:
         """Save the state if it is due; report what went wrong with the one before."""
         self._manager.check_for_errors()
-        every = run.config.checkpoint_every
-        due = run.finished or run.stopping or (every > 0 and run.step % every == 0)
+        due = run.finished or run.stopping or run.due(run.config.checkpoint_every)
         # A callback may stop the run before `fit` has looked whether it diverged.
         if due and not bool(run._state.halted) and run.step not in self._manager.all_steps():
-            self.save(run._state, run.rows)
+            self.save(run._state, run.rows, run._callback_states())
 
     def end(self, run: Run) -> None:
         """Wait until the last checkpoint is written."""
         self.close()
 
     def close(self) -> None:
-        """Wait until the last checkpoint is written; nothing can be saved or restored then."""
+        """Wait until the last checkpoint is written; nothing can be saved or read then."""
         self._manager.close()
 
-    def save(self, state: TrainState, rows: list[dict[str, float]]) -> None:
-        """Write a state, and the reports made so far, under the state's step.
+    def save(
+        self,
+        state: TrainState,
+        rows: list[dict[str, float]],
+        callbacks: dict[str, Any] | None = None,
+    ) -> None:
+        """Write a state, the reports made so far and the states of callbacks, under the state's step.
 
         **Raises:** `OSError` if the disk has no room for it, or if a later checkpoint exists.
         """
         import orbax.checkpoint as ocp
 
         # Written in the background, while the run goes on and reports more.
-        rows = [dict(row) for row in rows]
+        record = {"rows": [dict(row) for row in rows], "callbacks": callbacks or {}}
         arrays = _to_arrays(state)
         self._check_room(sum(array.nbytes for array in arrays))
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(arrays),
-            rows=ocp.args.JsonSave({"rows": rows, "digest": _digest(arrays, rows)}),
+            rows=ocp.args.JsonSave({**record, "digest": _digest(arrays, record)}),
         )
         if not self._manager.save(int(state.step), args=arguments):
             raise OSError(
@@ -93,10 +121,11 @@ class Checkpoints(Callback):
                 "again when a checkpoint is next due"
             )
 
-    def restore(self, like: TrainState) -> tuple[TrainState, list[dict[str, float]]] | None:
-        """The newest state that is whole, and the reports made up to it; None if there is no checkpoint.
+    def newest(self, like: TrainState, *, cadence: bool = False) -> Checkpoint | None:
+        """The newest checkpoint that is whole; None if there is none.
 
         - `like`: a state of the same structure, on the devices on which the new one is to be.
+        - `cadence`: look among those only that were saved as planned.
 
         **Raises:** `OSError` if there are checkpoints, and none of them is whole.
 
@@ -104,13 +133,15 @@ class Checkpoints(Callback):
         """
         self._manager.wait_until_finished()
         steps = sorted(self._manager.all_steps(), reverse=True)
+        if cadence:
+            steps = [step for step in steps if self._cadence and step % self._cadence == 0]
         for step in steps:
             try:
-                arrays, rows = self._read(step, like)
+                arrays, record = self._read(step, like)
             except Exception as error:
                 self._set_aside(step, f"{type(error).__name__}: {error}".splitlines()[0])
                 continue
-            return _from_arrays(arrays, like), rows
+            return Checkpoint(_from_arrays(arrays, like), record["rows"], record["callbacks"])
         if steps:
             raise OSError(
                 f"none of the checkpoints in {self._folder} is whole; they are kept there as bad-…. Start "
@@ -118,7 +149,7 @@ class Checkpoints(Callback):
             )
         return None
 
-    def _read(self, step: int, like: TrainState) -> tuple[list[Any], list[dict[str, float]]]:
+    def _read(self, step: int, like: TrainState) -> tuple[list[Any], dict[str, Any]]:
         import orbax.checkpoint as ocp
 
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _to_arrays(like))
@@ -127,10 +158,9 @@ class Checkpoints(Callback):
         )
         restored = self._manager.restore(step, args=arguments)
         arrays, record = restored["state"], restored["rows"]
-        found = _digest(arrays, record["rows"])
-        if found != record["digest"]:
+        if record.pop("digest") != _digest(arrays, record):
             raise ValueError("its contents are not those that were written")
-        return arrays, record["rows"]
+        return arrays, record
 
     def _set_aside(self, step: int, reason: str) -> None:
         place = self._folder / f"bad-{step}"
@@ -145,8 +175,8 @@ class Checkpoints(Callback):
         self._open()
 
 
-def _digest(arrays: list[Any], rows: list[dict[str, float]]) -> str:
-    return digest(arrays, json.dumps(rows, sort_keys=True))
+def _digest(arrays: list[Any], record: dict[str, Any]) -> str:
+    return digest(arrays, json.dumps(record, sort_keys=True))
 
 
 def _to_arrays(state: TrainState) -> list[Any]:

@@ -14,9 +14,15 @@ AVERAGES = "averages"
 HELD_OUT = "held_out.jsonl"
 PREVIEW = "preview.png"
 MODEL = "model.safetensors"
+BEST = "best.safetensors"
+TENSORBOARD = "tensorboard"
+CURVES = "curves.png"
 
-
-_WRITTEN = (CHECKPOINTS, AVERAGES, LOG, TIMINGS, HELD_OUT, PREVIEW, MODEL)
+_WRITTEN = (
+    *(CHECKPOINTS, AVERAGES, LOG, TIMINGS, HELD_OUT, PREVIEW, MODEL, BEST, TENSORBOARD, CURVES),
+)
+# Among the settings: by what the run was computed each time it was started. It may differ.
+LAUNCHES = "launches"
 
 
 class ResumeError(ValueError):
@@ -55,10 +61,23 @@ def open_folder(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> l
             "another folder, or start anew with overwrite=True, which deletes these files"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{SETTINGS}.partial"
+    _write(record, settings)
+    return there
+
+
+def add_launch(folder: Path, launch: dict[str, Any]) -> dict[str, Any] | None:
+    """Note a start of the run in its settings. Returns the start before, or None."""
+    record = folder / SETTINGS
+    settings = json.loads(record.read_text())
+    launches = settings.get(LAUNCHES, [])
+    _write(record, {**settings, LAUNCHES: [*launches, launch]})
+    return launches[-1] if launches else None
+
+
+def _write(record: Path, settings: dict[str, Any]) -> None:
+    partial = record.with_name(f".{SETTINGS}.partial")
     partial.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
     partial.replace(record)
-    return there
 
 
 def _delete(path: Path) -> None:
@@ -75,6 +94,7 @@ def _has_checkpoint(folder: Path) -> bool:
 
 def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     old, new = _flat(before), _flat(now)
+    old.pop(LAUNCHES, None)
     changed = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     if changed:
         raise ResumeError(

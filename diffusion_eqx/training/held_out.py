@@ -121,10 +121,10 @@ class HeldOut(Callback):
             kept = [line for line in lines if json.loads(line)["step"] <= run.step]
             path.write_text("".join(line + "\n" for line in kept))
 
-    def evaluate(self, run: Run, row: dict[str, float]) -> None:
+    def evaluate(self, run: Run, row: dict[str, float]) -> dict[str, float] | None:
         """Measure, if it is due."""
         if not (run.finished or len(run.rows) % self._every == 0):
-            return
+            return None
         model = run.model()
         labels = self._data.labels
         if self._examples is None:
@@ -137,11 +137,11 @@ class HeldOut(Callback):
         found = held_out_loss(denoiser, self._examples, cond, key=run.key("held out"))
         if not math.isfinite(found["total"]):
             raise ArithmeticError("the loss on held-out examples is not finite")
-        row["held_out"] = found["total"]
         path = _file(run)
         if path is not None and writes():
             with open(path, "a") as file:
                 print(json.dumps({"step": run.step, **found}), file=file)
+        return {"held_out": found["total"]}
 
 
 def split_held_out(data: Any, share: float) -> tuple[Any, Any]:

@@ -17,7 +17,7 @@ from diffusion_eqx.data import Dataset
 # Settings that may change when a run is continued: they do not change what is learnt.
 _FREE = (
     *("log_every", "checkpoint_every", "preview_every", "held_out_every", "on_divergence"),
-    *("sharded", "accumulation", "rematerialize"),
+    *("sharded", "accumulation", "rematerialize", "keep_checkpoints", "best_by", "best_is"),
 )
 # So many numbers of each array of weights are looked at.
 _LOOKED_AT = 64

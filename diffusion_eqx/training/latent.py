@@ -67,6 +67,7 @@ def _first_stage(training: TrainingConfig) -> TrainingConfig:
         training,
         preview_every=0,
         held_out=0.0,
+        best_by=None,
         learned_uncertainty=False,
         loss_aware_times=False,
     )

@@ -15,10 +15,11 @@ from diffusion_eqx.data import Dataset
 from diffusion_eqx.random_keys import STEP, role
 from diffusion_eqx.training import folder
 from diffusion_eqx.training.callback import Callback
+from diffusion_eqx.training.calls import Calls
 from diffusion_eqx.training.devices import Placement, local_rows, on_one_device, placement
 from diffusion_eqx.training.recipe import Recipe
 from diffusion_eqx.training.run import Run
-from diffusion_eqx.training.signals import stop_requests
+from diffusion_eqx.training.signals import preempted, stop_requests
 from diffusion_eqx.training.state import Network, TrainState
 from diffusion_eqx.training.step import train_step
 
@@ -75,33 +76,36 @@ def fit(
     where = placement(config.batch_size, parts=config.accumulation, sharded=config.sharded)
     state = where.place(state)
     built_in, checkpoints = _built_in(run)
-    run.move_to(state, 0)
-    _go_on(run, checkpoints)
-    calls = _Calls((*callbacks, *built_in), run)
-    with stop_requests(lambda: setattr(run, "stopping", True)) as received, calls:
+    calls = Calls((*_previews(run), *callbacks, *built_in), run)
+    run.begin(state, calls.states)
+    _go_on(run, checkpoints, calls)
+    with stop_requests(run.interrupt), calls:
         while not (run.finished or run.stopping):
             try:
                 _train(recipe, data, where, run, calls)
             except TrainingDiverged as error:
                 _go_back(error, run, checkpoints, calls)
-    if received and not run.finished:
+    if run.interrupted and not run.finished:
         saved = "" if run.folder is None else f"; its state is saved in {run.folder}"
         raise TrainingInterrupted(f"the run stopped after step {run.step}{saved}")
     return on_one_device(run._state), run.rows
 
 
-def _go_on(run: Run, checkpoints: "Checkpoints | None") -> bool:
-    """Take the state and the reports of the newest good checkpoint, if there is one."""
-    found = None if checkpoints is None else checkpoints.restore(run._state)
+def _go_on(
+    run: Run, checkpoints: "Checkpoints | None", calls: Calls, *, cadence: bool = False
+) -> bool:
+    """Take what the newest good checkpoint holds, if there is one; of the cadence only, if so wished."""
+    found = None if checkpoints is None else checkpoints.newest(run._state, cadence=cadence)
     if found is None:
         return False
-    state, run.rows = found
-    run.move_to(state, int(state.step))
+    run.rows = found.rows
+    calls.restore(found.callbacks)
+    run.move_to(found.state, int(found.state.step))
     return True
 
 
 def _go_back(
-    error: TrainingDiverged, run: Run, checkpoints: "Checkpoints | None", calls: "_Calls"
+    error: TrainingDiverged, run: Run, checkpoints: "Checkpoints | None", calls: Calls
 ) -> None:
     """After divergence, go on from the newest checkpoint with a smaller learning rate, if that is wished.
 
@@ -110,7 +114,8 @@ def _go_back(
     if run.config.on_divergence != "return":
         raise error
     scale = float(run._state.learning_rate_scale) * _SLOWER
-    if scale < _SLOWEST or not _go_on(run, checkpoints):
+    # Where a signal happened to stop the run must not decide what is learnt.
+    if scale < _SLOWEST or not _go_on(run, checkpoints, calls, cadence=True):
         raise error
     # Of the state that diverged, not of the checkpoint: a second return lowers the rate further.
     state = run._state
@@ -148,18 +153,29 @@ def _built_in(run: Run) -> tuple[list[Callback], "Checkpoints | None"]:
     from diffusion_eqx.training.checkpoint import Checkpoints
     from diffusion_eqx.training.log import Log
     from diffusion_eqx.training.posthoc import Snapshots
-    from diffusion_eqx.training.preview import Preview
 
-    checkpoints = Checkpoints(run.folder / folder.CHECKPOINTS)
-    previews = [Preview(run.folder / folder.PREVIEW)] if run.config.preview_every > 0 else []
+    checkpoints = Checkpoints(
+        run.folder / folder.CHECKPOINTS,
+        keep=run.config.keep_checkpoints,
+        cadence=run.config.checkpoint_every,
+    )
     log = Log(run.folder / folder.LOG, run.folder / folder.TIMINGS)
     snapshots = []
     if len(run.config.ema_lengths) > 1:
         snapshots = [Snapshots(run.folder / folder.AVERAGES)]
-    return [Progress(), log, *previews, *snapshots, checkpoints], checkpoints
+    return [Progress(), log, *snapshots, checkpoints], checkpoints
 
 
-def _train(recipe: Recipe, data: Dataset, where: Placement, run: Run, calls: "_Calls") -> None:
+def _previews(run: Run) -> list[Callback]:
+    """What draws pictures, before all other callbacks: these may show them elsewhere."""
+    if run.folder is None or run.config.preview_every == 0:
+        return []
+    from diffusion_eqx.training.preview import Preview
+
+    return [Preview(run.folder / folder.PREVIEW)]
+
+
+def _train(recipe: Recipe, data: Dataset, where: Placement, run: Run, calls: Calls) -> None:
     config = run.config
     stream = data.batches(config.batch_size, seed=config.seed)
     own = local_rows(config.batch_size)
@@ -170,7 +186,9 @@ def _train(recipe: Recipe, data: Dataset, where: Placement, run: Run, calls: "_C
         images, labels = where.split((batch["images"], batch.get("labels")))
         state, metrics = train_step(recipe, run._state, images, labels, placement=where)
         run.move_to(state, run.step + 1)
-        report = run.finished or _due(run.step, config.log_every)
+        if preempted(run.step):
+            run.interrupt()
+        report = run.finished or run.due(config.log_every)
         if report or run.stopping or _due_for_files(run):
             _stop_if_diverged(run)
         if report:
@@ -190,13 +208,9 @@ def _train(recipe: Recipe, data: Dataset, where: Placement, run: Run, calls: "_C
     _stop_if_diverged(run)
 
 
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
-
-
 def _due_for_files(run: Run) -> bool:
     intervals = (run.config.checkpoint_every, run.config.preview_every)
-    return run.folder is not None and any(_due(run.step, every) for every in intervals)
+    return run.folder is not None and any(run.due(every) for every in intervals)
 
 
 def _stop_if_diverged(run: Run) -> None:
@@ -231,47 +245,3 @@ def _without_metrics(state: TrainState) -> TrainState:
         return jax.device_put(np.zeros((), array.dtype), array.sharding)
 
     return dataclasses.replace(state, metrics=jax.tree.map(cleared, state.metrics))
-
-
-class _Calls:
-    """Calls all callbacks of a run; as a context manager, `start` at its begin and `end` whatever happens.
-
-    A failure of an optional callback is a warning. The first failure of another one ends the run, once the
-    callbacks after it, which save the state, have had their turn.
-    """
-
-    def __init__(self, callbacks: Iterable[Callback], run: Run):
-        self._callbacks = tuple(callbacks)
-        self._run = run
-        self._failure: Exception | None = None
-
-    def __enter__(self) -> None:
-        self("start")
-        if self._failure is not None:
-            self("end")
-            self.raise_failure()
-
-    def __exit__(self, kind: object, *exception: object) -> None:
-        self("end")
-        if kind is None:
-            self.raise_failure()
-
-    def __call__(self, method: str, *arguments: Any) -> None:
-        for callback in self._callbacks:
-            try:
-                getattr(callback, method)(self._run, *arguments)
-            except Exception as error:
-                if callback.optional:
-                    warnings.warn(
-                        f"{type(callback).__name__} failed after step {self._run.step}, and the run goes "
-                        f"on: {type(error).__name__}: {error}",
-                        stacklevel=2,
-                    )
-                elif self._failure is None:
-                    self._failure = error
-                    self._run.stopping = True
-
-    def raise_failure(self) -> None:
-        """Raise the first failure, if there is one."""
-        if self._failure is not None:
-            raise self._failure

@@ -16,11 +16,12 @@ from diffusion_eqx.data import ArrayDataset, Dataset, ImagesInMemory
 from diffusion_eqx.losses import training_loss
 from diffusion_eqx.models import AbstractDiffusionModel, LDMModel, save_model
 from diffusion_eqx.training.autoencoder import encode_dataset
+from diffusion_eqx.training.best import Best
 from diffusion_eqx.training.callback import Callback
 from diffusion_eqx.training.checks import check_data
 from diffusion_eqx.training.devices import writes
 from diffusion_eqx.training.fine_tuning import begin_from
-from diffusion_eqx.training.folder import MODEL
+from diffusion_eqx.training.folder import BEST, MODEL
 from diffusion_eqx.training.held_out import HeldOut, split_held_out
 from diffusion_eqx.training.identity import describe_network, describe_value
 from diffusion_eqx.training.loop import fit
@@ -51,8 +52,8 @@ def train(
     - `data`: images of the model's shape, with labels if the model has classes.
     - `config`: how long, with which batches and reports.
     - `out`: the folder of the run, or None. It receives checkpoints, `log.jsonl` with one line of JSON for
-      each report, `preview.png` if `config` asks for previews, and last `model.safetensors`. The same call
-      again continues a run that was stopped.
+      each report, `preview.png` and `best.safetensors` if `config` asks for them, and last
+      `model.safetensors`. The same call again continues a run that was stopped.
     - `callbacks`: see `Callback`.
     - `init_from`: a model, or the path of a model's file, whose network weights the training begins with;
       its classes may be others (see `begin_from`).
@@ -65,6 +66,8 @@ def train(
     """
     if init_from is not None:
         model = begin_from(model, init_from)
+    if config.best_by is not None and out is None:
+        raise ValueError(f"best_by={config.best_by!r} needs a folder for the best model; give out=")
     check_data(model, data)
     _check_augmentation(model, config)
     run = Run(
@@ -79,6 +82,10 @@ def train(
     if config.held_out > 0.0:
         data, others = split_held_out(data, config.held_out)
         callbacks = (*callbacks, HeldOut(others, every=config.held_out_every))
+    if run.folder is not None and config.best_by is not None:
+        best = Best(run.folder / BEST, lambda rows: _record(data, config, rows))
+        # After all that add to a report.
+        callbacks = (*callbacks, best)
     loss = training_loss(model.denoiser, model.config, config)
     examples = _latents(model, data) if isinstance(model, LDMModel) else data
     state, rows = fit(

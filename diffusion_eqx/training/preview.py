@@ -33,8 +33,7 @@ class Preview(Callback):
 
     def step(self, run: Run) -> None:
         """Draw the picture if it is due."""
-        every = run.config.preview_every
-        if every > 0 and (run.finished or run.step % every == 0):
+        if run.due(run.config.preview_every):
             self.draw(run)
 
     def draw(self, run: Run) -> None:

@@ -86,9 +86,11 @@ class Progress(Callback):
             self._say(f"step {run.step}/{run.config.steps}  {numbers}")
 
     def end(self, run: Run) -> None:
-        """Leave the bar as it is."""
+        """Leave the bar as it is, and say why the run ends early."""
         if self._bar is not None:
             self._bar.stop()
+        if run.reason is not None:
+            self._say(f"the run stops after step {run.step}: {run.reason}")
 
     def _shown(self, run: Run, **fields: Any) -> None:
         if self._bar is not None:

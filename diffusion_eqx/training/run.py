@@ -14,8 +14,9 @@ from diffusion_eqx.config import TrainingConfig
 from diffusion_eqx.data import Dataset
 from diffusion_eqx.random_keys import CALLBACK, role
 from diffusion_eqx.training.devices import on_one_device, wait_for_all, writes
-from diffusion_eqx.training.folder import open_folder
+from diffusion_eqx.training.folder import add_launch, open_folder
 from diffusion_eqx.training.identity import describe_data, describe_network, describe_training
+from diffusion_eqx.training.launch import describe_launch, differences
 from diffusion_eqx.training.state import TrainState, averaged
 
 
@@ -32,12 +33,16 @@ class Run:
 
     - `config`: the training configuration.
     - `step`: steps done; `rows`: the reports made, those before a resumption included.
-    - `stopping`: set it to true to end the run after this step, its state being saved.
+    - `stopping`: whether the run ends after this step, its state being saved; set it to true to do so.
+    - `reason`: what a callback gave as the reason of it, if one did.
+    - `interrupted`: whether a signal asked for it.
     """
 
     config: TrainingConfig
     # For the library's own callbacks only: the next step reuses its memory.
     _state: TrainState
+    # Gives what the callbacks must know to go on.
+    _callback_states: Callable[[], dict[str, Any]]
 
     def __init__(
         self,
@@ -52,6 +57,8 @@ class Run:
         self.step = 0
         self.rows: list[dict[str, float]] = []
         self.stopping = False
+        self.reason: str | None = None
+        self.interrupted = False
         self._settings = settings or {}
         self._overwrite = overwrite
         self._opened = False
@@ -60,6 +67,19 @@ class Run:
     def finished(self) -> bool:
         """Whether all steps are done."""
         return self.step >= self.config.steps
+
+    def due(self, every: int) -> bool:
+        """Whether it is time for what is done every so many steps (0: never), and after the last one."""
+        return every > 0 and (self.finished or self.step % every == 0)
+
+    def stop(self, reason: str) -> None:
+        """End the run after this step, its state being saved. The first reason given is kept."""
+        self.stopping = True
+        self.reason = self.reason or reason
+
+    def interrupt(self) -> None:
+        """End the run after this step, since a signal asks for it."""
+        self.stopping = self.interrupted = True
 
     def network(self, *, average: bool = True) -> Any:
         """A copy of the network on one device, with its averaged weights or the newest ones.
@@ -103,10 +123,22 @@ class Run:
         if not writes():
             wait_for_all("run folder")
         deleted = open_folder(folder, settings, overwrite=self._overwrite and writes())
-        if writes():
-            wait_for_all("run folder")
         if deleted:
             print(f"deleted the old {', '.join(deleted)} in {folder}", file=sys.stderr)
+        if not writes():
+            return
+        launch = describe_launch(network, self.config.steps)
+        before = add_launch(folder, launch)
+        wait_for_all("run folder")
+        if before is not None and (changed := differences(before, launch)):
+            print(
+                f"since the run in {folder} was last started: {'; '.join(changed)}", file=sys.stderr
+            )
+
+    def begin(self, state: TrainState, callback_states: Callable[[], dict[str, Any]]) -> None:
+        """Take the first state, and what gives the states of the callbacks. `fit` calls it."""
+        self._callback_states = callback_states
+        self.move_to(state, 0)
 
     def move_to(self, state: TrainState, step: int) -> None:
         """Take the state after `step` steps. `fit` calls it."""

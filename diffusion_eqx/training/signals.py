@@ -1,34 +1,60 @@
 """Signals that ask a run to stop."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
+
 
 @contextlib.contextmanager
-def stop_requests(stop: Callable[[], None]) -> Iterator[list[int]]:
+def stop_requests(stop: Callable[[], None]) -> Iterator[None]:
     """Call `stop` at SIGINT and SIGTERM instead of dying of them, so that the state can be saved first.
 
-    Gives the list of the signals received. A second signal of the same kind has its usual effect. Outside
-    the main thread signals are left alone.
+    A second signal of the same kind has its usual effect. Outside the main thread signals are left alone.
+    Where several processes train together, all must stop after the same step: `preempted` says which.
     """
-    received: list[int] = []
     before: dict[int, Any] = {}
 
     def note(number: int, frame: object) -> None:
-        received.append(number)
         signal.signal(number, before[number])
         stop()
 
+    def pass_on(number: int, frame: object) -> None:
+        signal.signal(number, before[number])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    # A handler of SIGTERM set here would take the signal from jax, which tells the other processes of it.
+    handlers = (
+        {signal.SIGINT: pass_on} if _agreed() else {signal.SIGINT: note, signal.SIGTERM: note}
+    )
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
+        for number, handler in handlers.items():
+            before[number] = signal.signal(number, handler)
     except ValueError:  # Not in the main thread.
-        yield received
+        yield
         return
     try:
-        yield received
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def preempted(step: int) -> bool:
+    """Whether the run must stop after this step, since one of several processes received SIGTERM.
+
+    All processes call it after each step, and are told the same step; jax agrees on it between them.
+    """
+    if not _agreed():
+        return False
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.reached_preemption_sync_point(step)
+
+
+def _agreed() -> bool:
+    served = getattr(jax.config, "jax_enable_preemption_service", False)
+    return jax.distributed.is_initialized() and served
