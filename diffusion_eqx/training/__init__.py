@@ -48,6 +48,7 @@ from diffusion_eqx.training.parts import trainable as trainable
 from diffusion_eqx.training.posthoc import Snapshots as Snapshots
 from diffusion_eqx.training.posthoc import reconstruct_average as reconstruct_average
 from diffusion_eqx.training.preview import Preview as Preview
+from diffusion_eqx.training.processes import join_processes as join_processes
 from diffusion_eqx.training.progress import Progress as Progress
 from diffusion_eqx.training.recipe import Recipe as Recipe
 from diffusion_eqx.training.recipe import make_recipe as make_recipe

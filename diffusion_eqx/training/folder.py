@@ -16,6 +16,8 @@ PREVIEW = "preview.png"
 MODEL = "model.safetensors"
 BEST = "best.safetensors"
 TENSORBOARD = "tensorboard"
+# Written before a run is opened, so it is none of what a run leaves behind.
+PROCESSES = "processes"
 CURVES = "curves.png"
 
 _WRITTEN = (
