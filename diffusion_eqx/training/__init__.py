@@ -21,6 +21,7 @@ from diffusion_eqx.training.checks import check_data as check_data
 from diffusion_eqx.training.classifier import check_labelled as check_labelled
 from diffusion_eqx.training.classifier import fit_classifier as fit_classifier
 from diffusion_eqx.training.classifier import train_noisy_classifier as train_noisy_classifier
+from diffusion_eqx.training.curves import draw_curves as draw_curves
 from diffusion_eqx.training.devices import Placement as Placement
 from diffusion_eqx.training.devices import placement as placement
 from diffusion_eqx.training.digest import digest as digest
@@ -56,6 +57,8 @@ from diffusion_eqx.training.run import Run as Run
 from diffusion_eqx.training.state import TrainState as TrainState
 from diffusion_eqx.training.state import averaged as averaged
 from diffusion_eqx.training.step import train_step as train_step
+from diffusion_eqx.training.summary import Summary as Summary
+from diffusion_eqx.training.summary import summarize as summarize
 from diffusion_eqx.training.tensorboard import TensorBoard as TensorBoard
 from diffusion_eqx.training.weights_and_biases import WeightsAndBiases as WeightsAndBiases
 

@@ -195,10 +195,11 @@ def _train(recipe: Recipe, data: Dataset, where: Placement, run: Run, calls: Cal
             now = time.perf_counter()
             row = _report(state, metrics["grad_norm"], run.step)
             row["images_per_second"] = (run.step - timed) * config.batch_size / (now - began)
-            timed, began = run.step, now
             run.rows.append(row)
             run.move_to(_without_metrics(state), run.step)
             calls("evaluate", row)
+            # Measuring is no training.
+            timed, began = run.step, time.perf_counter()
         elif run.step == first:
             # Compiling is no training: the first step's time does not count.
             state.step.block_until_ready()
