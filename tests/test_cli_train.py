@@ -1,7 +1,9 @@
 """`diffusion-eqx train`: every kind of model, files of options, other weights to begin with, dry runs."""
 
 import dataclasses
+import importlib.util
 import json
+import re
 
 import equinox as eqx
 import jax
@@ -9,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from diffusion_eqx.cli import main
 from diffusion_eqx.config import DDIMConfig, TrainingConfig, UNetBackboneConfig
 from diffusion_eqx.data import ImageDataset, digits
-from diffusion_eqx.models import DDIMModel, LDMModel, load_model, save_model
+from diffusion_eqx.models import DDIMModel, LDMModel, load_model, save_classifier, save_model
 from diffusion_eqx.training import DiffusionTrainer, EMAModel, begin_from, train
+from tests.test_cli_evaluate import noisy_classifier
 
 QUICK = ["--training.steps", "2", "--training.batch-size", "8", "--training.warmup-steps", "0"]
 TINY_UNET = [
@@ -138,6 +142,64 @@ def test_a_dry_run_says_what_a_run_takes_and_writes_nothing(tmp_path, capsys):
     assert "compiling" in said
     assert "images/s" in said
     assert not folder.exists()
+
+
+def test_a_run_is_watched_as_the_options_say_and_info_tells_of_it(tmp_path, capsys):
+    folder = tmp_path / "run"
+    judge = tmp_path / "judge.safetensors"
+    save_classifier(judge, noisy_classifier())
+    watched = ["--quality-every", "2", "--quality-count", "10", "--quality-steps", "2"]
+    watched += ["--classifier", str(judge), "--tensorboard", "--training.log-every", "1"]
+    watched += ["--training.best-by", "frechet_distance", "--training.keep-checkpoints", "1"]
+    command = ["train", "--kind", "dit", "-o", str(folder), "--data", "digits"]
+    main([*command, *watched, *QUICK, *KINDS["dit"]])
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [sorted(row) for row in rows] == [
+        ["grad_norm", "loss", "step"],
+        ["accuracy", "frechet_distance", "grad_norm", "loss", "step"],
+    ]
+    assert len(list((folder / "tensorboard").iterdir())) == 1
+    capsys.readouterr()
+    main(["info", str(folder)])
+    said = capsys.readouterr().out
+    best = rows[-1]["frechet_distance"]
+    for pattern in (
+        r"steps +│ 2 of 2 ",
+        rf"last loss +│ {rows[-1]['loss']:.4g} ",
+        rf"best frechet_distance +│ {best:.4g} at step 2 ",
+        r"last images_per_second",
+        r"checkpoints +│ 2 ",
+        rf"start 1 .*jax {jax.__version__}",
+    ):
+        assert re.search(pattern, said), pattern
+    picture = Image.open(folder / "curves.png")
+    assert min(picture.size) > 300
+    (tmp_path / "empty").mkdir()
+    assert "is no folder of a run" in fails(["info", str(tmp_path / "empty")], capsys)
+    model = str(folder / "best.safetensors")
+    assert "--curves is for the folder" in fails(["info", model, "--curves", "c.png"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--process", "0"], "--processes and --process need --coordinator"),
+        (["--coordinator", "here", "--process", "0"], "must be HOST:PORT or auto; got here"),
+    ],
+)
+def test_launch_options_that_do_not_go_together_are_refused(options, message, tmp_path, capsys):
+    command = ["train", "-o", str(tmp_path / "run"), "--data", "digits", *options]
+    assert message in fails(command, capsys)
+
+
+def test_a_missing_package_is_said_in_one_line(tmp_path, capsys, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "wandb" else find(name)
+    )
+    command = ["train", "-o", str(tmp_path / "run"), "--data", "digits", "--wandb", "toys"]
+    assert "pip install 'diffusion-eqx[wandb]'" in fails([*command, *TINY_UNET], capsys)
+    assert not (tmp_path / "run").exists()
 
 
 # Weights to begin with.

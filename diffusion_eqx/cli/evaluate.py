@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from diffusion_eqx.cli.drawing import check_seed, draw
+from diffusion_eqx.cli.judging import judge_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -184,38 +185,9 @@ def _real_images(options: Evaluate, model: "AbstractDiffusionModel | None") -> "
 def _judge(
     options: Evaluate, data: "ImagesInMemory", model: "AbstractDiffusionModel | None"
 ) -> "ImageClassifier":
-    import jax
-
-    from diffusion_eqx.evaluation import CleanClassifier, train_classifier
-    from diffusion_eqx.models import load_classifier
-
-    if options.classifier is not None:
-        judge = CleanClassifier(load_classifier(options.classifier).classifier)
-        classes, name = judge.classifier.config.num_classes, str(options.classifier)
-        if judge.image_shape != tuple(data.shape):
-            raise ValueError(
-                f"{name} judges images of shape {judge.image_shape}; those of {options.data} have shape "
-                f"{tuple(data.shape)}: train one by train-classifier --data {options.data}"
-            )
-        if data.num_classes not in (None, classes):
-            raise ValueError(
-                f"{name} knows {classes} classes; {options.data} has {data.num_classes}"
-            )
-    elif data.num_classes is None:
-        raise ValueError(
-            f"{options.data} has no classes, by which a classifier could be trained that judges; give one "
-            "by --classifier FILE"
-        )
-    else:
-        classes, name = data.num_classes, options.data
-        print(f"training a classifier of {options.data}, which judges", file=sys.stderr)
-        judge = train_classifier(
-            data,
-            epochs=3 if len(data) > 10_000 else 30,
-            batch_size=min(200, len(data)),
-            key=jax.random.key(0),
-        )
+    judge, classes = judge_of(data, options.data, options.classifier)
     if model is not None and model.num_classes not in (None, classes):
+        name = options.classifier or options.data
         raise ValueError(f"{options.images} knows {model.num_classes} classes; {name} {classes}")
     return judge
 

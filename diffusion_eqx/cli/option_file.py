@@ -63,7 +63,7 @@ def _defaults(path: Path, command: type[Train], given: dict[str, Any], rest: lis
             f"{', '.join(sorted(names))}"
         )
     fields = dict(given)
-    for name in ("out", "data_dir", "init_from", "labels"):
+    for name in ("out", "data_dir", "init_from", "labels", "classifier"):
         if fields.get(name) is not None:
             fields[name] = Path(fields[name])
     if fields.get("size") is not None:

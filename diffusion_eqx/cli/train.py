@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from diffusion_eqx.cli.launching import Launch, join
+from diffusion_eqx.cli.watching import Watch, callbacks_of
 from diffusion_eqx.config import (
     DDIMConfig,
     DDPMConfig,
@@ -48,7 +50,7 @@ def default_model(kind: str, data: "Dataset | _Shown" = _Shown()) -> Any:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Train:
+class Train(Watch, Launch):
     """Train a diffusion model in a folder.
 
     The folder receives model.safetensors (the moving average of the weights), checkpoints, log.jsonl with
@@ -131,6 +133,7 @@ def run(options: Train) -> None:
     from diffusion_eqx.samplers import use_all_cores
 
     use_all_cores(options.cpu_devices or None, required=options.cpu_devices > 0)
+    join(options, options.out)
 
     from diffusion_eqx.cli.data import load_dataset
     from diffusion_eqx.training import DataMismatch, ResumeError
@@ -153,7 +156,9 @@ def run(options: Train) -> None:
         raise ValueError(f"{error}. On the command line: {_options_for(data)}") from error
     except ResumeError as error:
         raise ValueError(str(error).replace("overwrite=True", "--overwrite")) from error
-    if not options.dry_run:
+    import jax
+
+    if not options.dry_run and jax.process_index() == 0:
         print(
             f"wrote {options.out / 'model.safetensors'} (moving average of {options.training.steps} steps)",
             file=sys.stderr,
@@ -169,6 +174,7 @@ def _train(options: Train, config: ModelConfig, data: "ImagesInMemory") -> None:
 
     # Another key than that of the training steps, which have the same seed.
     key = role(jax.random.key(options.training.seed), INIT)
+    callbacks = [] if options.dry_run else callbacks_of(options, data, options.data)
     if isinstance(config, LDMConfig):
         if options.dry_run or options.init_from is not None:
             raise ValueError(
@@ -183,6 +189,7 @@ def _train(options: Train, config: ModelConfig, data: "ImagesInMemory") -> None:
             if steps is None
             else dataclasses.replace(options.training, steps=steps),
             out=options.out,
+            callbacks=callbacks,
             overwrite=options.overwrite,
             key=key,
         )
@@ -194,7 +201,14 @@ def _train(options: Train, config: ModelConfig, data: "ImagesInMemory") -> None:
         check_data(model, data)
         print(_costs(model, data, options.training))
         return
-    train(model, data, options.training, out=options.out, overwrite=options.overwrite)
+    train(
+        model,
+        data,
+        options.training,
+        out=options.out,
+        callbacks=callbacks,
+        overwrite=options.overwrite,
+    )
 
 
 def _costs(model: "AbstractDiffusionModel", data: "Dataset", training: TrainingConfig) -> Any:
