@@ -32,6 +32,8 @@ HEAVY = {
     "torch",
     "fontTools",
     "rich",
+    "tensorboardX",
+    "wandb",
 }
 
 

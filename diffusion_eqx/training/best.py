@@ -36,12 +36,12 @@ class Best(Callback):
     def evaluate(self, run: Run, row: dict[str, float]) -> None:
         """Keep the model if it is better than before."""
         name = run.config.best_by
-        if name is None or name not in row or not self._better(run, row[name]):
+        if name is None or name not in row:
             return
-        self._best = row[name]
-        # All processes take part in gathering the model.
+        # All processes take part in gathering the model; the one that writes decides by its own number.
         model = run.model()
-        if writes():
+        if writes() and self._better(run, row[name]):
+            self._best = row[name]
             record = self._record(run.rows)
             record["training"]["best"] = {"name": name, "value": row[name], "step": run.step}
             save_model(self._path, model, record=record)

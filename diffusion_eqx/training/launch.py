@@ -22,7 +22,7 @@ def describe_launch(network: Any, steps: int) -> dict[str, Any]:
     - `network`: with its initial weights, of which the digest is taken.
     - `steps`: the length of the run, which may change where the learning rate allows it.
     """
-    versions = {name.replace("-", "_"): importlib.metadata.version(name) for name in _PACKAGES}
+    versions = {name.replace("-", "_"): _version(name) for name in _PACKAGES}
     devices = Counter(device.device_kind for device in jax.devices())
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -57,6 +57,13 @@ def _flat(launch: dict[str, Any]) -> dict[str, Any]:
         else:
             flat[name.replace("_", " ")] = value
     return flat
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # Run from its sources.
+        return None
 
 
 def _git() -> dict[str, Any] | None:

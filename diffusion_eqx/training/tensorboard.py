@@ -35,14 +35,14 @@ class TensorBoard(Callback):
 
     def start(self, run: Run) -> None:
         """Open a file of events."""
-        if self._folder is None and run.folder is None:
+        folder = self._folder or (run.folder and run.folder / TENSORBOARD)
+        if folder is None:
             raise ValueError("a run without a folder needs TensorBoard(folder)")
         self.end(run)
         if not writes():
             return
         from tensorboardX import SummaryWriter
 
-        folder = self._folder or run.folder / TENSORBOARD  # pyright: ignore[reportOptionalOperand]
         self._writer = SummaryWriter(str(folder), purge_step=run.step + 1)
 
     def step(self, run: Run) -> None:
