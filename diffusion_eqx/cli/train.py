@@ -50,15 +50,8 @@ def default_model(kind: str, data: "Dataset | _Shown" = _Shown()) -> Any:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Train(Watch, Launch):
-    """Train a diffusion model in a folder.
-
-    The folder receives model.safetensors (the moving average of the weights), checkpoints, log.jsonl with
-    one line for each report, and preview.png. Stop with Ctrl-C; the same command again continues.
-
-    A file of options may come first: `diffusion-eqx train options.yaml --training.batch-size 128`. It has
-    the names of the options here, nested as their dots say; what is given beside it goes before it.
-    """
+class _Training:
+    """What is trained on what, and how."""
 
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FOLDER")]
     """The folder of the run, e.g. run."""
@@ -94,6 +87,18 @@ class Train(Watch, Launch):
     """On CPU, split each batch over so many devices; 0: one for each core."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(Launch, Watch, _Training):  # Their options are shown from the last base to the first.
+    """Train a diffusion model in a folder.
+
+    The folder receives model.safetensors (the moving average of the weights), checkpoints, log.jsonl with
+    one line for each report, and preview.png. Stop with Ctrl-C; the same command again continues.
+
+    A file of options may come first: `diffusion-eqx train options.yaml --training.batch-size 128`. It has
+    the names of the options here, nested as their dots say; what is given beside it goes before it.
+    """
+
+
 def train_of(kind: str) -> type[Train]:
     """`Train` with the `--model` options of a kind.
 
@@ -104,7 +109,7 @@ def train_of(kind: str) -> type[Train]:
     if kind == "ddim":
         return Train
     fields: list[Any] = [
-        ("kind", Train.__annotations__["kind"], dataclasses.field(default=kind)),
+        ("kind", _Training.__annotations__["kind"], dataclasses.field(default=kind)),
         (
             "model",
             tyro.conf.AvoidSubcommands[KINDS[kind]],
