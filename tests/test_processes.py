@@ -52,6 +52,7 @@ def test_processes_without_numbers_are_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "processes").exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("old", ["joined", "long ago", "none"])
 def test_a_process_that_is_missing_is_named_when_the_time_is_up(tmp_path, old):
