@@ -6,6 +6,8 @@ from diffusion_eqx.data.augmentation import Augmentation as Augmentation
 from diffusion_eqx.data.base import Batches as Batches
 from diffusion_eqx.data.base import Dataset as Dataset
 from diffusion_eqx.data.base import ImagesInMemory as ImagesInMemory
+from diffusion_eqx.data.base import PartialBatches as PartialBatches
+from diffusion_eqx.data.base import ResumableBatches as ResumableBatches
 from diffusion_eqx.data.digits import digits as digits
 from diffusion_eqx.data.emoji import emoji as emoji
 from diffusion_eqx.data.fashion_mnist import fashion_mnist as fashion_mnist
@@ -19,5 +21,8 @@ from diffusion_eqx.data.picture import save_animation as save_animation
 from diffusion_eqx.data.picture import save_picture as save_picture
 from diffusion_eqx.data.pixels import to_bytes as to_bytes
 from diffusion_eqx.data.pixels import to_unit_range as to_unit_range
+from diffusion_eqx.data.source_dataset import SourceDataset as SourceDataset
+from diffusion_eqx.data.sources import as_dataset as as_dataset
+from diffusion_eqx.data.stream_dataset import StreamDataset as StreamDataset
 
 __dir__ = _face(globals())

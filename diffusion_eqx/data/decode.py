@@ -62,35 +62,59 @@ def decode_picture(
     **Raises:** `NotAPicture`; whatever Pillow raises for a damaged file; `ValueError` if the range of the
     numbers is unknown, or the picture is too large to be one.
     """
-    from PIL import ExifTags, Image, ImageOps
-
-    done: set[str] = set()
     if path.stat().st_size == 0:
         raise NotAPicture("the file is empty")
+    # A file that Pillow opens by its name is mapped into memory, and a TIFF that lies on its side is then
+    # read with height and width exchanged (seen in Pillow 13.0).
+    with path.open("rb") as file:
+        return decode_file(file, size, background=background, profiles=profiles)
+
+
+def decode_file(
+    file: BinaryIO,
+    size: tuple[int, int] | None,
+    *,
+    background: tuple[int, int, int],
+    profiles: bool,
+) -> Decoded:
+    """Read the picture in an open file; arguments and errors as of `decode_picture`.
+
+    `size`: None leaves the picture at its own.
+    """
+    from PIL import Image
+
     # Plug-ins are loaded late, and Pillow knows no name of one that is not loaded.
     Image.init()
     formats = [name for name in _FORMATS if name in Image.OPEN]
-    # A file that Pillow opens by its name is mapped into memory, and a TIFF that lies on its side is then
-    # read with height and width exchanged (seen in Pillow 13.0).
-    with path.open("rb") as file, _opened(file, formats) as picture:
-        limit = Image.MAX_IMAGE_PIXELS
-        if limit is not None and picture.width * picture.height > limit:
-            raise ValueError(
-                f"{picture.width}x{picture.height} pixels, more than PIL.Image.MAX_IMAGE_PIXELS = {limit}"
-            )
-        if getattr(picture, "is_animated", False):
-            done.add("first frame")
-        if any(";16" in str(_raw_mode(tile)) for tile in picture.tile):
-            done.add("16 bits")
-        if picture.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9):
-            done.add("turned")
-        profile = picture.info.get("icc_profile") if profiles else None
-        upright = ImageOps.exif_transpose(picture)
-    colours = _colours(upright, profile, done)
-    colours = _composed(colours, background, done)
-    if colours.shape[0] < size[0] or colours.shape[1] < size[1]:
+    with _opened(file, formats) as picture:
+        return decode_opened(picture, size, background=background, profiles=profiles)
+
+
+def decode_opened(
+    picture: Any, size: tuple[int, int] | None, *, background: tuple[int, int, int], profiles: bool
+) -> Decoded:
+    """The pixels of a picture of Pillow, whose content need not be read yet; otherwise as `decode_file`."""
+    from PIL import ExifTags, Image, ImageOps
+
+    done: set[str] = set()
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and picture.width * picture.height > limit:
+        raise ValueError(
+            f"{picture.width}x{picture.height} pixels, more than PIL.Image.MAX_IMAGE_PIXELS = {limit}"
+        )
+    if getattr(picture, "is_animated", False):
+        done.add("first frame")
+    # Only a picture that was not made in memory has tiles.
+    if any(";16" in str(_raw_mode(tile)) for tile in getattr(picture, "tile", ())):
+        done.add("16 bits")
+    if picture.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9):
+        done.add("turned")
+    profile = picture.info.get("icc_profile") if profiles else None
+    upright = ImageOps.exif_transpose(picture)
+    colours = _composed(_colours(upright, profile, done), background, done)
+    if size is not None and (colours.shape[0] < size[0] or colours.shape[1] < size[1]):
         done.add("enlarged")
-    return Decoded(_to_size(colours, size), frozenset(done))
+    return Decoded(to_size(colours, size or colours.shape[:2]), frozenset(done))
 
 
 def _opened(file: BinaryIO, formats: list[str]) -> Any:
@@ -209,8 +233,8 @@ def _composed(colours: np.ndarray, background: tuple[int, int, int], done: set[s
     return colours * alpha + behind * (1.0 - alpha)
 
 
-def _to_size(colours: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Scaled to cover `size`, the middle cut out: uint8 (height, width, channels)."""
+def to_size(colours: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pixels 0 … 255 scaled to cover `size`, the middle cut out: uint8 (height, width, channels)."""
     from PIL import Image
 
     height, width = colours.shape[:2]

@@ -127,7 +127,7 @@ class ImageFolder:
             raise ValueError(f"channels must be 1, 3 or None; got {channels!r}")
         if broken not in ("refuse", "skip"):
             raise ValueError(f'broken must be "refuse" or "skip"; got {broken!r}')
-        height, width = _checked_size(size)
+        height, width = checked_size(size)
         red, green, blue = ImageColor.getrgb(background)[:3]
         self._root = root = Path(path)
         scan = scan_folder(root, labelled=labelled if labels is None else False)
@@ -205,7 +205,11 @@ class ImageFolder:
         return shuffled_batches(self.images, self.labels, batch_size, seed)
 
 
-def _checked_size(size: int | tuple[int, int]) -> tuple[int, int]:
+def checked_size(size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a size as users give it.
+
+    **Raises:** `ValueError` unless it is one or two whole numbers from 1 on.
+    """
     sides = size if isinstance(size, tuple | list) else (size, size)
     if len(sides) != 2 or not all(isinstance(s, int | np.integer) and s >= 1 for s in sides):
         raise ValueError(
