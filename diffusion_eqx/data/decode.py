@@ -10,7 +10,7 @@ those it learnt from.
 import functools
 import io
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def decode_picture(
 
 
 def decode_file(
-    file: BinaryIO,
+    file: io.BufferedIOBase,
     size: tuple[int, int] | None,
     *,
     background: tuple[int, int, int],
@@ -117,7 +117,7 @@ def decode_opened(
     return Decoded(to_size(colours, size or colours.shape[:2]), frozenset(done))
 
 
-def _opened(file: BinaryIO, formats: list[str]) -> Any:
+def _opened(file: Any, formats: list[str]) -> Any:
     """The picture in an open file, of which only the header has been read."""
     from PIL import Image, UnidentifiedImageError
 

@@ -22,8 +22,10 @@ class HuggingFaceStream:
     """The examples of a `datasets.IterableDataset`, again and again; each pass is an epoch of it."""
 
     def __init__(self, source: Any):
-        # Its state is kept in the data set, and not in the iterator.
-        self._source = copy.deepcopy(source)
+        # Its state is kept in the data set, not in the iterator. The cache of file systems is one for all
+        # data sets, and grows while it is copied by another thread than the one that made it.
+        shared = vars(source).get("_IterableDataset__hffs_cache")
+        self._source = copy.deepcopy(source, {} if shared is None else {id(shared): shared})
         self._epoch = 0
         self._iterator = self._begin()
 

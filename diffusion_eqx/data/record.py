@@ -44,12 +44,12 @@ class RecordReader:
         """
         try:
             image, label = self._fields(record)
-            return Example(self._pixels(image), label)
+            return Example(self._pixels(image), _label(label))
         # Pillow promises no list of errors for damaged pictures.
         except Exception as error:
             raise ValueError(f"{place}: {str(error).strip() or type(error).__name__}") from error
 
-    def _fields(self, record: Any) -> tuple[Any, int | None]:
+    def _fields(self, record: Any) -> tuple[Any, Any]:
         if record is None:
             raise ValueError("there is no record; filter before the examples are numbered")
         if isinstance(record, Mapping):
@@ -59,12 +59,12 @@ class RecordReader:
                     "name of the image's field as image="
                 )
             label = record.get(self.label) if self.label is not None else None
-            return record[self.image], _label(label)
+            return record[self.image], label
         if isinstance(record, tuple):
             if len(record) not in (1, 2):
                 raise ValueError(f"a record is (image, label); got {len(record)} parts")
             labelled = len(record) == 2 and self.label is not None
-            return record[0], _label(record[1]) if labelled else None
+            return record[0], record[1] if labelled else None
         return record, None
 
     def _pixels(self, image: Any) -> np.ndarray:

@@ -150,7 +150,7 @@ class _ReadBatches:
     def part(self, number: int, rows: slice) -> dict[str, np.ndarray]:
         """Some rows of batch `number`; no other is read."""
         picked = self._rows[number][rows]
-        images = [example.image for example in self._pool.map(self._example, picked)]
+        images = [example.image for example in self._pool.map(self._example, picked.tolist())]
         batch = {"images": np.stack(images)}
         if self._labels is not None:
             batch["labels"] = self._labels[picked]

@@ -3,7 +3,7 @@
 import itertools
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from diffusion_eqx.data.record import Example, RecordReader
 _log = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Stream(Protocol):
     """One pass through a source after the other, without end."""
 

@@ -35,18 +35,25 @@ def check_data(model: AbstractDiffusionModel, data: Dataset) -> None:
             "put them into an ImageDataset"
         )
     classes, labels = model.num_classes, data.labels
-    if classes is None and labels is not None:
+    # A stream has classes, but its labels are known only as they are read.
+    labelled = labels is not None or data.num_classes is not None
+    if classes is None and labelled:
         problems.append(
             f"the data have {data.num_classes} classes, and the model has none: give its configuration "
             f"num_classes={data.num_classes}, or leave out the labels"
         )
-    elif classes is not None and labels is None:
+    elif classes is not None and not labelled:
         problems.append(
             f"the model has {classes} classes, and the data have no labels: give them labels, or the "
             "model's configuration num_classes=None"
         )
     elif classes is not None and labels is not None:
         problems += _wrong_labels(classes, np.asarray(labels), data)
+    elif classes != data.num_classes:
+        problems.append(
+            f"the data have {data.num_classes} classes, the model has {classes}: give its configuration "
+            f"num_classes={data.num_classes}"
+        )
     if problems:
         raise DataMismatch("the data do not fit the model: " + "; ".join(problems))
     if classes is not None and labels is not None:
