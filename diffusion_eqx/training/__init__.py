@@ -48,6 +48,7 @@ from diffusion_eqx.training.parts import matrix_axes as matrix_axes
 from diffusion_eqx.training.parts import trainable as trainable
 from diffusion_eqx.training.posthoc import Snapshots as Snapshots
 from diffusion_eqx.training.posthoc import reconstruct_average as reconstruct_average
+from diffusion_eqx.training.prefetch import ReadAhead as ReadAhead
 from diffusion_eqx.training.preview import Preview as Preview
 from diffusion_eqx.training.processes import join_processes as join_processes
 from diffusion_eqx.training.progress import Progress as Progress

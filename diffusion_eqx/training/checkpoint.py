@@ -79,7 +79,10 @@ class Checkpoints(Callback):
             self.save(run._state, run.rows, run._callback_states())
 
     def end(self, run: Run) -> None:
-        """Wait until the last checkpoint is written."""
+        """Save what is not saved of a run that was stopped, and wait until it is written."""
+        # Asked to stop while it waited for data, the run has made no step since.
+        if run.stopping and run.step > 0:
+            self.step(run)
         self.close()
 
     def close(self) -> None:

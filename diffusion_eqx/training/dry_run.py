@@ -10,7 +10,8 @@ import jax
 from diffusion_eqx.config import TrainingConfig
 from diffusion_eqx.data import Dataset
 from diffusion_eqx.random_keys import STEP, role
-from diffusion_eqx.training.devices import placement
+from diffusion_eqx.training.devices import local_rows, placement
+from diffusion_eqx.training.prefetch import read_rows
 from diffusion_eqx.training.recipe import Recipe
 from diffusion_eqx.training.state import EMA
 from diffusion_eqx.training.step import train_step
@@ -65,7 +66,8 @@ def dry_run(network: Any, data: Dataset, recipe: Recipe, config: TrainingConfig)
     state = where.place(recipe.init(network, key=role(jax.random.key(config.seed), STEP)))
     arrays = jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array))
     weights = jax.tree.leaves(eqx.filter(state.averages[EMA], eqx.is_array))
-    batch = data.batches(config.batch_size, seed=config.seed)[0]
+    batches = data.batches(config.batch_size, seed=config.seed)
+    batch = read_rows(batches, 0, local_rows(config.batch_size))
     images, labels = where.split((batch["images"], batch.get("labels")))
     held = sum(array.addressable_shards[0].data.nbytes for array in arrays)
     whole = sum(array.nbytes for array in arrays)

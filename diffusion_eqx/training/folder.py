@@ -12,6 +12,7 @@ LOG = "log.jsonl"
 TIMINGS = "timings.jsonl"
 AVERAGES = "averages"
 HELD_OUT = "held_out.jsonl"
+STREAM = "stream.json"
 PREVIEW = "preview.png"
 MODEL = "model.safetensors"
 BEST = "best.safetensors"
@@ -21,7 +22,8 @@ PROCESSES = "processes"
 CURVES = "curves.png"
 
 _WRITTEN = (
-    *(CHECKPOINTS, AVERAGES, LOG, TIMINGS, HELD_OUT, PREVIEW, MODEL, BEST, TENSORBOARD, CURVES),
+    *(CHECKPOINTS, AVERAGES, LOG, TIMINGS, HELD_OUT, STREAM, PREVIEW, CURVES, TENSORBOARD),
+    *(BEST, MODEL),
 )
 # Among the settings: by what the run was computed each time it was started. It may differ.
 LAUNCHES = "launches"

@@ -17,11 +17,13 @@ from diffusion_eqx.training import folder
 from diffusion_eqx.training.callback import Callback
 from diffusion_eqx.training.calls import Calls
 from diffusion_eqx.training.devices import Placement, local_rows, on_one_device, placement
+from diffusion_eqx.training.prefetch import ReadAhead
 from diffusion_eqx.training.recipe import Recipe
 from diffusion_eqx.training.run import Run
 from diffusion_eqx.training.signals import preempted, stop_requests
 from diffusion_eqx.training.state import Network, TrainState
 from diffusion_eqx.training.step import train_step
+from diffusion_eqx.training.stream_state import open_batches, save_stream_state
 
 if TYPE_CHECKING:
     from diffusion_eqx.training.checkpoint import Checkpoints
@@ -177,12 +179,27 @@ def _previews(run: Run) -> list[Callback]:
 
 def _train(recipe: Recipe, data: Dataset, where: Placement, run: Run, calls: Calls) -> None:
     config = run.config
-    stream = data.batches(config.batch_size, seed=config.seed)
-    own = local_rows(config.batch_size)
+    ahead = ReadAhead(
+        open_batches(data, config, run.folder, run.step),
+        local_rows(config.batch_size),
+        first=run.step,
+        last=config.steps,
+        state_every=config.checkpoint_every if run.folder is not None else 0,
+    )
+    with ahead:
+        _train_on(ahead, recipe, where, run, calls)
+
+
+def _train_on(
+    ahead: ReadAhead, recipe: Recipe, where: Placement, run: Run, calls: Calls
+) -> None:
+    config = run.config
     timed, began = run.step, time.perf_counter()
     first = run.step + 1
     while not (run.finished or run.stopping):
-        batch = {name: rows[own] for name, rows in stream[run.step].items()}
+        batch = ahead.take(lambda: run.stopping)
+        if batch is None:
+            break
         images, labels = where.split((batch["images"], batch.get("labels")))
         state, metrics = train_step(recipe, run._state, images, labels, placement=where)
         run.move_to(state, run.step + 1)
@@ -204,6 +221,8 @@ def _train(recipe: Recipe, data: Dataset, where: Placement, run: Run, calls: Cal
             # Compiling is no training: the first step's time does not count.
             state.step.block_until_ready()
             timed, began = run.step, time.perf_counter()
+        if ahead.state is not None and run.folder is not None:
+            save_stream_state(run.folder, ahead.state)
         calls("step")
         calls.raise_failure()
     _stop_if_diverged(run)
