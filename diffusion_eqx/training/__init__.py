@@ -40,6 +40,8 @@ from diffusion_eqx.training.loop import TrainingInterrupted as TrainingInterrupt
 from diffusion_eqx.training.loop import fit as fit
 from diffusion_eqx.training.loss_scale import LossScale as LossScale
 from diffusion_eqx.training.model import train as train
+from diffusion_eqx.training.moments import Moments as Moments
+from diffusion_eqx.training.moments import encode_moments as encode_moments
 from diffusion_eqx.training.optimizers import build_optimizer as build_optimizer
 from diffusion_eqx.training.optimizers import learning_rate as learning_rate
 from diffusion_eqx.training.parts import MatrixAxes as MatrixAxes

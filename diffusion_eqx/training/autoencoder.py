@@ -8,6 +8,7 @@
 The second stage is `train` of this model on the same images, as for any other model.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -25,6 +26,7 @@ from diffusion_eqx.nn import AbstractAutoencoder
 from diffusion_eqx.random_keys import NOISE
 from diffusion_eqx.training.callback import Callback
 from diffusion_eqx.training.loop import fit
+from diffusion_eqx.training.moments import encode_moments
 from diffusion_eqx.training.recipe import make_recipe
 from diffusion_eqx.training.run import Run
 from diffusion_eqx.training.state import averaged
@@ -76,24 +78,41 @@ def train_autoencoder(
 
 
 def measure_scale_factor(
-    autoencoder: AbstractAutoencoder, data: ImagesInMemory, *, batch_size: int = 500
+    autoencoder: AbstractAutoencoder,
+    data: ImagesInMemory,
+    *,
+    batch_size: int = 500,
+    cache: str | os.PathLike[str] | None = None,
 ) -> float:
     """One over the standard deviation of all latents of a data set (Rombach et al. 2022, appendix G).
 
+    - `cache`: where the latents are kept on disk, see `encode_moments`.
+
     **Raises:** `ValueError` if all latents are equal.
     """
-    latents = encoded(eqx.nn.inference_mode(autoencoder).encode, data.images, batch_size)
+    latents = encode_moments(autoencoder, data, batch_size=batch_size, cache=cache).mean
     deviation = float(np.std(latents, dtype=np.float64))
     if deviation == 0.0:
         raise ValueError("all latents are equal: the autoencoder encodes nothing")
     return 1.0 / deviation
 
 
-def encode_dataset(model: LDMModel, data: ImagesInMemory, *, batch_size: int = 500) -> ArrayDataset:
-    """The latents that the model denoises of each image, with the images' labels; encoded once."""
-    return ArrayDataset(
-        encoded(model.encode, data.images, batch_size), data.labels, data.class_names
-    )
+def encode_dataset(
+    model: LDMModel,
+    data: ImagesInMemory,
+    *,
+    batch_size: int = 500,
+    cache: str | os.PathLike[str] | None = None,
+) -> ArrayDataset:
+    """The latents that the model denoises of each image, with the images' labels; encoded once.
+
+    They are the means of the encoder's distributions, times the model's scale factor.
+
+    - `cache`: where the moments are kept on disk, see `encode_moments`.
+    """
+    mean = encode_moments(model.autoencoder, data, batch_size=batch_size, cache=cache).mean
+    scale = np.asarray(model.scale_factor).astype(mean.dtype)
+    return ArrayDataset(scale * mean, data.labels, data.class_names)
 
 
 def encoded(

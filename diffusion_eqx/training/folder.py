@@ -20,6 +20,8 @@ TENSORBOARD = "tensorboard"
 # Written before a run is opened, so it is none of what a run leaves behind.
 PROCESSES = "processes"
 CURVES = "curves.png"
+# Not of one run: what is in it is known by what made it, and outlives an `overwrite`.
+LATENTS = "latents"
 
 _WRITTEN = (
     *(CHECKPOINTS, AVERAGES, LOG, TIMINGS, HELD_OUT, STREAM, PREVIEW, CURVES, TENSORBOARD),

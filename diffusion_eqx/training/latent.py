@@ -12,6 +12,7 @@ from diffusion_eqx.data import ImagesInMemory
 from diffusion_eqx.models import LDMModel, build_autoencoder
 from diffusion_eqx.training.autoencoder import measure_scale_factor, train_autoencoder
 from diffusion_eqx.training.callback import Callback
+from diffusion_eqx.training.folder import LATENTS
 from diffusion_eqx.training.model import train
 from diffusion_eqx.training.run import Run
 
@@ -36,8 +37,8 @@ def train_latent(
     - `data`: images of `config.input_shape`, with labels if the model has classes.
     - `training`, `autoencoder_training`: how the model and the autoencoder are trained; None: both alike.
       What concerns noise levels, labels and pictures of samples does not matter to the autoencoder.
-    - `out`: the folder of the run, or None. The autoencoder's run is in its folder `autoencoder`. The same
-      call again continues the stage that was stopped.
+    - `out`: the folder of the run, or None. The autoencoder's run is in its folder `autoencoder`, the
+      moments of the latents in `latents`. The same call again continues the stage that was stopped.
     - `callbacks`: of the second stage.
     - `key`: decides the initial weights of both.
 
@@ -56,7 +57,8 @@ def train_latent(
     )
     scale = config.scale_factor
     if scale is None:
-        scale = measure_scale_factor(autoencoder, data)
+        cache = None if out is None else Path(out) / LATENTS
+        scale = measure_scale_factor(autoencoder, data, cache=cache)
     model = LDMModel(config, autoencoder=autoencoder, scale_factor=scale, key=key_model)
     return train(model, data, training, out=out, callbacks=callbacks, overwrite=overwrite)
 

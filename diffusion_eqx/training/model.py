@@ -21,7 +21,7 @@ from diffusion_eqx.training.callback import Callback
 from diffusion_eqx.training.checks import check_data
 from diffusion_eqx.training.devices import writes
 from diffusion_eqx.training.fine_tuning import begin_from
-from diffusion_eqx.training.folder import BEST, MODEL
+from diffusion_eqx.training.folder import BEST, LATENTS, MODEL
 from diffusion_eqx.training.held_out import HeldOut, split_held_out
 from diffusion_eqx.training.identity import describe_network, describe_value
 from diffusion_eqx.training.loop import fit
@@ -52,8 +52,9 @@ def train(
     - `data`: images of the model's shape, with labels if the model has classes.
     - `config`: how long, with which batches and reports.
     - `out`: the folder of the run, or None. It receives checkpoints, `log.jsonl` with one line of JSON for
-      each report, `preview.png` and `best.safetensors` if `config` asks for them, and last
-      `model.safetensors`. The same call again continues a run that was stopped.
+      each report, `preview.png` and `best.safetensors` if `config` asks for them, of a latent model the
+      moments of the latents in `latents`, and last `model.safetensors`. The same call again continues a run
+      that was stopped.
     - `callbacks`: see `Callback`.
     - `init_from`: a model, or the path of a model's file, whose network weights the training begins with;
       its classes may be others (see `begin_from`).
@@ -87,7 +88,8 @@ def train(
         # After all that add to a report.
         callbacks = (*callbacks, best)
     loss = training_loss(model.denoiser, model.config, config)
-    examples = _latents(model, data) if isinstance(model, LDMModel) else data
+    cache = None if run.folder is None else run.folder / LATENTS
+    examples = _latents(model, data, cache) if isinstance(model, LDMModel) else data
     state, rows = fit(
         model.denoiser.backbone,
         examples,
@@ -130,9 +132,9 @@ def _with_network(model: ModelT, network: Any) -> ModelT:
     return eqx.tree_at(lambda m: m.denoiser.backbone, model, network)
 
 
-def _latents(model: LDMModel, data: Dataset) -> ArrayDataset:
+def _latents(model: LDMModel, data: Dataset, cache: Path | None) -> ArrayDataset:
     assert isinstance(data, ImagesInMemory)  # check_data saw to it.
-    latents = encode_dataset(model, data)
+    latents = encode_dataset(model, data, cache=cache)
     deviation = float(np.std(latents.examples, dtype=np.float64))
     if not _UNIT_SIZE[0] < deviation < _UNIT_SIZE[1]:
         warnings.warn(
