@@ -55,7 +55,8 @@ def chosen(monkeypatch):
 @pytest.mark.slow
 def test_a_model_is_made_to_fit_the_pictures(pictures, chosen, tmp_path):
     """Size, channels, classes and attention, without an option of the model."""
-    main(["train", "-o", str(tmp_path / "run"), "--data", str(pictures), "--size", "20", "24"])
+    folder = ["-o", str(tmp_path / "run"), "--data", str(pictures), "--size", "20", "24"]
+    main(["train", *folder, "--training.batch-size", "2"])
     assert chosen[0].input_shape == (20, 24, 3)
     assert chosen[0].backbone.in_channels == chosen[0].backbone.out_channels == 3
     assert chosen[0].backbone.num_classes == 2
@@ -96,8 +97,14 @@ def test_a_size_beside_a_model_is_refused(pictures, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "catz"], "unknown data set 'catz'; choose fashion-mnist"),
-        (["--data", "catz", "--data-dir", "."], "unknown data set 'catz'; choose fashion-mnist"),
+        (
+            ["--data", "catz"],
+            "unknown data set 'catz', and no file or folder of that name is there; choose",
+        ),
+        (
+            ["--data", "catz", "--data-dir", "."],
+            "unknown data set 'catz', and no file or folder of that name is there; choose",
+        ),
         (["--data", "emoji", "--data-dir", "."], "read from where it is: leave out --data-dir"),
     ],
 )

@@ -1,5 +1,6 @@
 """Laws of a run's files: damage is found, divergence is left behind, averages are made afterwards."""
 
+import itertools
 import json
 import os
 import shutil
@@ -158,7 +159,9 @@ def test_what_a_killed_process_had_begun_to_write_is_removed(tmp_path):
 
 def test_a_full_disk_is_said_and_the_run_goes_on(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 100))
+    # There is room when the run begins, and none afterwards.
+    free = itertools.chain([10**9], itertools.repeat(100))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, next(free)))
     with pytest.warns(UserWarning, match=r"0 MB free, and a checkpoint needs .* MB.*make room"):
         state, _ = run_fit(run=Run(tmp_path))
     assert int(state.step) == 20

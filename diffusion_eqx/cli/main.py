@@ -10,6 +10,7 @@ from diffusion_eqx.cli import evaluate, info, sample, samplers, train, train_cla
 from diffusion_eqx.cli.errors import explained
 from diffusion_eqx.cli.number_options import read_numbers
 from diffusion_eqx.cli.option_file import train_with_file
+from diffusion_eqx.cli.parsing import parsed
 
 # Commands that draw take the numbers of samplers and guidance too.
 _DRAWING = {sample.Sample: sample.run, evaluate.Evaluate: evaluate.run}
@@ -32,7 +33,7 @@ def main(args: list[str] | None = None) -> None:
             command, defaults, rest = train_with_file(list(given[1:]))
             given = ["train", *rest]
         default = {} if defaults is None else {"default": defaults}
-        options, others = tyro.cli(
+        options, others = parsed(
             _named("train", command, **default)
             | _named("train-classifier", train_classifier.TrainClassifier)
             | _named("sample", sample.Sample)
@@ -42,7 +43,6 @@ def main(args: list[str] | None = None) -> None:
             prog="diffusion-eqx",
             description="Diffusion models in Equinox: train, sample, evaluate; --version for its release.",
             args=given,
-            return_unknown_args=True,
         )
         from diffusion_eqx.compile_cache import use_compile_cache  # Loading jax takes a second.
 

@@ -65,6 +65,9 @@ class _Training:
     """Height and width of a folder's pictures, if --model does not say (default: 28 28)."""
     labels: Annotated[Path | None, tyro.conf.arg(metavar="FILE.csv")] = None
     """A table with the path of each picture and the name of its class, in place of class folders."""
+    broken: Annotated[str | None, tyro.conf.arg(metavar="{refuse,skip}")] = None
+    """Whether pictures that cannot be read are refused, all by their names, or left out (default:
+    refuse)."""
     data_dir: Path | None = None
     """Where the data set's files are, if not where its package puts them."""
     init_from: Annotated[Path | None, tyro.conf.arg(metavar="MODEL.safetensors")] = None
@@ -140,7 +143,7 @@ def run(options: Train) -> None:
     use_all_cores(options.cpu_devices or None, required=options.cpu_devices > 0)
     join(options, options.out)
 
-    from diffusion_eqx.cli.data import load_dataset
+    from diffusion_eqx.cli.data import PACKAGED, check_picture_options, load_dataset
     from diffusion_eqx.training import DataMismatch, ResumeError
 
     chosen = options.model != default_model(options.kind)
@@ -151,9 +154,23 @@ def run(options: Train) -> None:
         )
     height, width, channels = options.model.input_shape
     size = options.size or (height, width)
+    if Path(options.data).exists() or options.data in PACKAGED:
+        check_picture_options(
+            options.data, size=options.size, labels=options.labels, broken=options.broken
+        )
     data = load_dataset(
-        options.data, size, channels if chosen else None, options.data_dir, options.labels
+        options.data,
+        size,
+        channels if chosen else None,
+        options.data_dir,
+        options.labels,
+        options.broken,
     )
+    if options.training.batch_size > len(data):
+        raise ValueError(
+            f"--training.batch-size {options.training.batch_size} is more than the {len(data)} images of "
+            f"{options.data}: give more images, or a batch size of at most {len(data)}"
+        )
     model = options.model if chosen else default_model(options.kind, data)
     try:
         _train(options, model, data)

@@ -104,7 +104,7 @@ class Checkpoints(Callback):
         # Written in the background, while the run goes on and reports more.
         record = {"rows": [dict(row) for row in rows], "callbacks": callbacks or {}}
         arrays = _to_arrays(state)
-        self._check_room(sum(array.nbytes for array in arrays))
+        self._check_room(arrays, "; the run goes on, and saves again when a checkpoint is next due")
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(arrays),
             rows=ocp.args.JsonSave({**record, "digest": _digest(arrays, record)}),
@@ -115,13 +115,20 @@ class Checkpoints(Callback):
                 f"step {self._manager.latest_step()}"
             )
 
-    def _check_room(self, size: int) -> None:
+    def check_room(self, state: TrainState) -> None:
+        """Refuse to begin a run of which no checkpoint could be written.
+
+        **Raises:** `OSError` if the disk has no room for one.
+        """
+        self._check_room(_to_arrays(state), ", or choose another folder; nothing was trained")
+
+    def _check_room(self, arrays: list[Any], what_now: str) -> None:
+        size = sum(array.nbytes for array in arrays)
         free = shutil.disk_usage(self._folder).free
         if free < _ROOM * size:
             raise OSError(
-                f"the disk of {self._folder} has {free / 1e6:.0f} MB free, and a checkpoint needs "
-                f"{_ROOM * size / 1e6:.0f} MB while it is written: make room; the run goes on, and saves "
-                "again when a checkpoint is next due"
+                f"the disk of {self._folder} has {free / 1e6:.1f} MB free, and a checkpoint needs "
+                f"{_ROOM * size / 1e6:.1f} MB while it is written: make room{what_now}"
             )
 
     def newest(self, like: TrainState, *, cadence: bool = False) -> Checkpoint | None:

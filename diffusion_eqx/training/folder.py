@@ -66,13 +66,15 @@ def open_folder(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> l
             f"{folder} holds {', '.join(there)}, but not the {SETTINGS} that says of which run; choose "
             "another folder, or start anew with overwrite=True, which deletes these files"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     _write(record, settings)
     return there
 
 
 def add_launch(folder: Path, launch: dict[str, Any]) -> dict[str, Any] | None:
-    """Note a start of the run in its settings. Returns the start before, or None."""
+    """Note a start of the run in its settings. Returns the start before, or None.
+
+    **Raises:** `OSError` if the folder cannot be written into.
+    """
     record = folder / SETTINGS
     settings = json.loads(record.read_text())
     launches = settings.get(LAUNCHES, [])
@@ -82,8 +84,16 @@ def add_launch(folder: Path, launch: dict[str, Any]) -> dict[str, Any] | None:
 
 def _write(record: Path, settings: dict[str, Any]) -> None:
     partial = record.with_name(f".{SETTINGS}.partial")
-    partial.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
-    partial.replace(record)
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(settings, indent=2, sort_keys=True) + "
+")
+        partial.replace(record)
+    except OSError as error:
+        raise OSError(
+            f"the run cannot write into its folder {record.parent} ({error.strerror}): choose another one, "
+            "or make it writable and make room"
+        ) from error
 
 
 def _delete(path: Path) -> None:

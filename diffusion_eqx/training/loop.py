@@ -64,7 +64,8 @@ def fit(
     and i only, so a resumed run equals one that was never stopped. Each batch is split over jax's devices.
 
     **Raises:** `TrainingDiverged` at the next report or checkpoint after a loss that is not finite;
-    `TrainingInterrupted` after SIGINT or SIGTERM; `ResumeError` if the run's folder holds another run;
+    `TrainingInterrupted` after SIGINT or SIGTERM; `OSError` if the folder cannot be written, or has no
+    room for a checkpoint; `ResumeError` if the run's folder holds another run;
     `ValueError` if the recipe is planned for another number of steps, or if `config` asks for previews
     without a folder and a model.
 
@@ -81,6 +82,8 @@ def fit(
     calls = Calls((*_previews(run), *callbacks, *built_in), run)
     run.begin(state, calls.states)
     _go_on(run, checkpoints, calls)
+    if checkpoints is not None and not run.finished:
+        checkpoints.check_room(run._state)
     with stop_requests(run.interrupt), calls:
         while not (run.finished or run.stopping):
             try:
