@@ -217,6 +217,27 @@ def test_streams_that_would_give_other_examples_are_refused():
         assert not np.array_equal(given[0], given[2])
 
 
+def test_a_run_on_an_unsteady_stream_goes_on_with_other_examples(tmp_path):
+    random = np.random.default_rng(0)
+
+    def noisy(record):
+        return {**record, "image": random.integers(0, 256, (6, 5, 1), np.uint8)}
+
+    def unsteady():
+        source = grain_map().to_iter_dataset().map(noisy)
+        return as_dataset(source, length=COUNT, num_classes=3, resume="approximate")
+
+    steps = []
+
+    class Count(Callback):
+        def step(self, run):
+            steps.append(run.step)
+
+    fit_images(unsteady(), tmp_path / "run", callbacks=[StopAt(13)])
+    fit_images(unsteady(), tmp_path / "run", callbacks=[Count()])
+    assert steps == list(range(14, 21))
+
+
 @pytest.mark.parametrize(
     ("classes", "message"),
     [(3, None), (4, "the data have 3 classes, the model has 4"), (None, "the model has none")],

@@ -43,7 +43,7 @@ class SourceDataset:
         if self._count < 1:
             raise ValueError("the source has no examples")
         numbers = sorted({k * (self._count - 1) // (PROBED - 1) for k in range(PROBED)})
-        found = [self._example(number) for number in numbers]
+        found = [self._read(number) for number in numbers]
         self._shape, self._dtype = probe(found, [_place(number) for number in numbers])
         self._labels = labels
         self._known: np.ndarray | None = None
@@ -110,14 +110,16 @@ class SourceDataset:
         return _ReadBatches(rows, self._example, self.labels)
 
     def _example(self, number: int) -> Example:
+        example = self._read(number)
+        check_alike(example.image, self._shape, self._dtype, _place(number))
+        return example
+
+    def _read(self, number: int) -> Example:
         try:
-            record = self._source[int(number)]
+            record = self._source[number]
         except Exception as error:
             raise ValueError(f"{_place(number)} cannot be read: {error}") from error
-        example = self._reader(record, _place(number))
-        if hasattr(self, "_shape"):
-            check_alike(example.image, self._shape, self._dtype, _place(number))
-        return example
+        return self._reader(record, _place(number))
 
     def _all_labels(self) -> Any:
         if callable(self._labels):

@@ -94,6 +94,11 @@ class StreamDataset:
         return f"StreamDataset({len(self)} images of shape {self.shape}, {classes}{resumed})"
 
     @property
+    def exact(self) -> bool:
+        """Whether a stream that begins anew gives the same examples again."""
+        return self._exact
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of one image."""
         return self._shape

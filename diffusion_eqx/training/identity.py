@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_eqx.config import TrainingConfig
-from diffusion_eqx.data import Dataset
+from diffusion_eqx.data import Dataset, StreamDataset
 
 # Settings that may change when a run is continued: they do not change what is learnt.
 _FREE = (
@@ -55,18 +55,19 @@ def describe_network(network: Any) -> dict[str, Any]:
 
 
 def describe_data(data: Dataset) -> dict[str, Any]:
-    """Size, shape and classes of a data set, and a digest of its labels and of some examples."""
+    """Size, shape and classes of a data set, and a digest of its labels and of some examples, if it gives
+    the same ones whenever it is read.
+    """
     labels = b""
     if data.labels is not None:
         labels = np.ascontiguousarray(data.labels, dtype=np.int64).tobytes()
+    described = {"examples": len(data), "shape": list(data.shape), "classes": data.num_classes}
+    if isinstance(data, StreamDataset) and not data.exact:
+        # It gives other examples whenever it is read, and is the same data set nevertheless.
+        return described
     # A batch of its own, so that other settings of the run do not change the digest.
     images = data.batches(min(64, len(data)), seed=0)[0]["images"]
-    return {
-        "examples": len(data),
-        "shape": list(data.shape),
-        "classes": data.num_classes,
-        "digest": _digest(labels + np.ascontiguousarray(images).tobytes()),
-    }
+    return {**described, "digest": _digest(labels + np.ascontiguousarray(images).tobytes())}
 
 
 def _described(held: Any, by_array: Callable[[np.ndarray], Any]) -> Any:
