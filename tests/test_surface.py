@@ -29,6 +29,7 @@ HEAVY = {
     "orbax",
     "grain",
     "tensorflow",
+    "datasets",
     "torch",
     "fontTools",
     "rich",
