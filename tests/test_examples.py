@@ -250,3 +250,15 @@ def test_a_family_can_be_trained_and_judged(tmp_path):
     _, results = benchmark("families", tmp_path, *options)
     assert results["real test set"]["accuracy"] > 0.85
     assert results["U-Net, DDPM with v"]["distance"] > 0.0
+
+
+@pytest.mark.example
+def test_what_a_step_waits_for_its_data(tmp_path):
+    options = ("--images", 60, "--batch", 8, "--steps", 5, "--channels", 8)
+    printed, figures = benchmark("data_loading", tmp_path, *options)
+    assert "goal for the host: at most 2% of a step" in printed
+    decoding, host = figures["decoding"], figures["host"]
+    assert decoding["batch read alone"] > 0.0
+    assert decoding["longest wait"] >= decoding["wait for a batch read ahead"]
+    spent = host["take a batch"] + host["put it on the devices and hand the step over"]
+    assert host["share of a step"] == pytest.approx(spent / host["step"])
