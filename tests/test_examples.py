@@ -260,5 +260,5 @@ def test_what_a_step_waits_for_its_data(tmp_path):
     decoding, host = figures["decoding"], figures["host"]
     assert decoding["batch read alone"] > 0.0
     assert decoding["longest wait"] >= decoding["wait for a batch read ahead"]
-    spent = host["take a batch"] + host["put it on the devices and hand the step over"]
+    spent = host["take a batch"] + host["put it on the devices"]
     assert host["share of a step"] == pytest.approx(spent / host["step"])
