@@ -123,7 +123,7 @@ $(STAMPS)/runtime: $(STAMPS)/venv pyproject.toml $(wildcard .setup/constraints-*
 	@touch $@
 
 $(STAMPS)/dev: $(STAMPS)/runtime
-	$(PIP) -e '.[native,dev,peers]'
+	$(PIP) -e '.[native,dev,peers,tensorflow]'
 	@touch $@
 
 $(STAMPS)/docs: $(STAMPS)/runtime

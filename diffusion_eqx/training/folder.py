@@ -86,8 +86,7 @@ def _write(record: Path, settings: dict[str, Any]) -> None:
     partial = record.with_name(f".{SETTINGS}.partial")
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(settings, indent=2, sort_keys=True) + "
-")
+        partial.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
         partial.replace(record)
     except OSError as error:
         raise OSError(

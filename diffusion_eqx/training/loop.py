@@ -193,9 +193,7 @@ def _train(recipe: Recipe, data: Dataset, where: Placement, run: Run, calls: Cal
         _train_on(ahead, recipe, where, run, calls)
 
 
-def _train_on(
-    ahead: ReadAhead, recipe: Recipe, where: Placement, run: Run, calls: Calls
-) -> None:
+def _train_on(ahead: ReadAhead, recipe: Recipe, where: Placement, run: Run, calls: Calls) -> None:
     config = run.config
     timed, began = run.step, time.perf_counter()
     first = run.step + 1
