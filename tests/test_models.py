@@ -550,3 +550,9 @@ def test_colour_images(getkey):
         num_inference_steps=3,
     )
     assert DDIMModel(config, key=getkey()).generate(2, key=getkey()).shape == (2, 32, 32, 3)
+
+
+def test_a_model_whose_dropout_rests_is_saved_as_any_other(small_config, tmp_path):
+    model = DDIMModel(small_config, key=jax.random.key(0))
+    save_model(tmp_path / "model.safetensors", eqx.nn.inference_mode(model))
+    assert eqx.tree_equal(load_model(tmp_path / "model.safetensors"), model)

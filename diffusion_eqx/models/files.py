@@ -172,8 +172,9 @@ def _own_parts(model: AbstractDiffusionModel) -> dict[str, Any]:
     usual = _skeleton(type(model), model.config)
     own = {}
     for place in _PARTS:
-        part, expected = _get(model, place), _get(usual, place)
-        if not _same_build(part, expected):
+        # Whether dropout rests is nothing of a model: who draws or trains with it says so.
+        part = eqx.nn.inference_mode(_get(model, place), value=False)
+        if not _same_build(part, _get(usual, place)):
             own[place] = _described(part)
     return own
 
