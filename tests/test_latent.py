@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import equinox as eqx
@@ -25,7 +26,7 @@ from diffusion_eqx.config import (
     from_json,
     to_json,
 )
-from diffusion_eqx.data import digits
+from diffusion_eqx.data import ImageDataset, digits
 from diffusion_eqx.losses import training_loss
 from diffusion_eqx.models import (
     DDIMModel,
@@ -38,7 +39,12 @@ from diffusion_eqx.models import (
 )
 from diffusion_eqx.nn import AbstractAutoencoder, LatentDistribution
 from diffusion_eqx.samplers import sample
-from diffusion_eqx.training import encode_dataset, measure_scale_factor
+from diffusion_eqx.training import (
+    dry_run_latent,
+    encode_dataset,
+    measure_scale_factor,
+    train_latent,
+)
 from tests.filled import filled
 from tests.latent_models import small_latent_config, small_latent_model
 
@@ -272,3 +278,62 @@ def test_the_native_program_decodes(artifact, tmp_path, monkeypatch):
         [str(program), "verify", str(artifact), "--json"], check=True, capture_output=True
     )
     assert json.loads(report.stdout)["noise"]["difference"] == 0.0
+
+
+@pytest.mark.long
+def test_a_latent_model_begins_with_another_one_and_its_autoencoder_stays(tmp_path):
+    source = small_latent_model()
+    save_model(tmp_path / "source.safetensors", source)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (16, *source.config.input_shape), np.uint8)
+    data = ImageDataset(images, np.arange(16) % 4)
+    training = TrainingConfig(steps=2, batch_size=8, warmup_steps=0)
+    out = tmp_path / "run"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Its latents are not of unit size.
+        trained = train_latent(
+            small_latent_config(),
+            data,
+            training,
+            init_from=tmp_path / "source.safetensors",
+            out=out,
+            key=jax.random.key(9),
+        )
+    assert not (out / "autoencoder").exists()
+    assert eqx.tree_equal(trained.autoencoder, source.autoencoder)
+    assert trained.scale_factor == source.scale_factor
+    # After two steps the average is near where it began, and far from other random weights.
+    now, before = (np.asarray(m.denoiser.backbone.conv_in.weight) for m in (trained, source))
+    assert 0.0 < np.abs(now - before).max() < 0.02 < np.abs(before).max()
+
+
+def test_a_latent_training_is_refused_before_its_autoencoder_is_trained(small_config, tmp_path):
+    config, key = small_latent_config(scale_factor=0.5), jax.random.key(0)
+    data = ImageDataset(np.zeros((16, *config.input_shape), np.uint8), np.arange(16) % 4)
+    training = TrainingConfig(steps=1, batch_size=8, warmup_steps=0)
+    with pytest.raises(ValueError, match="flip, shift and jitter"):
+        train_latent(
+            config, data, dataclasses.replace(training, flip=True), out=tmp_path / "run", key=key
+        )
+    assert not (tmp_path / "run").exists()
+    save_model(tmp_path / "pixels.safetensors", DDIMModel(small_config, key=key))
+    with pytest.raises(ValueError, match="holds a DDIMModel"):
+        train_latent(config, data, training, init_from=tmp_path / "pixels.safetensors", key=key)
+
+
+@pytest.mark.long
+def test_a_dry_run_tells_of_both_stages_and_a_given_scale_is_kept():
+    config, key = small_latent_config(scale_factor=0.5), jax.random.key(0)
+    images = np.random.default_rng(0).integers(0, 255, (16, *config.input_shape), np.uint8)
+    data = ImageDataset(images, np.arange(16) % 4)
+    training = TrainingConfig(steps=1, batch_size=8, warmup_steps=0)
+    first, second = dry_run_latent(config, data, training, key=key)
+    assert first.batch_shape == (8, *config.input_shape)
+    assert second.batch_shape == (8, *config.sample_shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Its latents are not of unit size.
+        trained = train_latent(config, data, training, key=key)
+    assert trained.scale_factor == 0.5
+    assert second.parameters == sum(
+        leaf.size for leaf in jax.tree.leaves(eqx.filter(trained.denoiser.backbone, eqx.is_array))
+    )

@@ -33,6 +33,7 @@ from diffusion_eqx.training.held_out import CENTRES as CENTRES
 from diffusion_eqx.training.held_out import HeldOut as HeldOut
 from diffusion_eqx.training.held_out import held_out_loss as held_out_loss
 from diffusion_eqx.training.held_out import split_held_out as split_held_out
+from diffusion_eqx.training.latent import dry_run_latent as dry_run_latent
 from diffusion_eqx.training.latent import train_latent as train_latent
 from diffusion_eqx.training.log import Log as Log
 from diffusion_eqx.training.loop import TrainingDiverged as TrainingDiverged
@@ -56,6 +57,7 @@ from diffusion_eqx.training.processes import join_processes as join_processes
 from diffusion_eqx.training.progress import Progress as Progress
 from diffusion_eqx.training.recipe import Recipe as Recipe
 from diffusion_eqx.training.recipe import make_recipe as make_recipe
+from diffusion_eqx.training.record import training_record as training_record
 from diffusion_eqx.training.run import Run as Run
 from diffusion_eqx.training.state import TrainState as TrainState
 from diffusion_eqx.training.state import averaged as averaged

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 
+from diffusion_eqx.config import TrainingConfig
 from diffusion_eqx.data import Dataset, ImagesInMemory
 from diffusion_eqx.models import AbstractDiffusionModel, LDMModel
 
@@ -80,4 +81,16 @@ def _warn_of_empty_classes(classes: int, labels: np.ndarray) -> None:
             f"the model has {classes} classes, and no example is of {shown}: what is drawn of these will "
             "mean nothing",
             stacklevel=3,
+        )
+
+
+def check_unchanged(config: TrainingConfig) -> None:
+    """Check that a training on latents asks for no changes of images.
+
+    **Raises:** `ValueError` if it does.
+    """
+    if config.flip or config.shift or config.jitter:
+        raise ValueError(
+            "flip, shift and jitter change images, and a latent model is trained on latents, which are "
+            "encoded once beforehand; put changed copies of the images into the data set"
         )

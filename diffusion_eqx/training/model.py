@@ -1,6 +1,5 @@
 """Training of whole models, in one line."""
 
-import dataclasses
 import json
 import tempfile
 import warnings
@@ -18,7 +17,7 @@ from diffusion_eqx.models import AbstractDiffusionModel, LDMModel, save_model
 from diffusion_eqx.training.autoencoder import encode_dataset
 from diffusion_eqx.training.best import Best
 from diffusion_eqx.training.callback import Callback
-from diffusion_eqx.training.checks import check_data
+from diffusion_eqx.training.checks import check_data, check_unchanged
 from diffusion_eqx.training.devices import writes
 from diffusion_eqx.training.fine_tuning import begin_from
 from diffusion_eqx.training.folder import BEST, LATENTS, MODEL
@@ -26,6 +25,7 @@ from diffusion_eqx.training.held_out import HeldOut, split_held_out
 from diffusion_eqx.training.identity import describe_network, describe_value
 from diffusion_eqx.training.loop import fit
 from diffusion_eqx.training.recipe import make_recipe
+from diffusion_eqx.training.record import training_record
 from diffusion_eqx.training.run import Run
 from diffusion_eqx.training.state import averaged
 
@@ -70,7 +70,8 @@ def train(
     if config.best_by is not None and out is None:
         raise ValueError(f"best_by={config.best_by!r} needs a folder for the best model; give out=")
     check_data(model, data)
-    _check_augmentation(model, config)
+    if isinstance(model, LDMModel):
+        check_unchanged(config)
     run = Run(
         out,
         settings=_settings(model),
@@ -84,7 +85,7 @@ def train(
         data, others = split_held_out(data, config.held_out)
         callbacks = (*callbacks, HeldOut(others, every=config.held_out_every))
     if run.folder is not None and config.best_by is not None:
-        best = Best(run.folder / BEST, lambda rows: _record(data, config, rows))
+        best = Best(run.folder / BEST, lambda rows: training_record(data, config, rows))
         # After all that add to a report.
         callbacks = (*callbacks, best)
     loss = training_loss(model.denoiser, model.config, config)
@@ -100,16 +101,8 @@ def train(
     )
     trained = _with_network(model, averaged(state))
     if run.folder is not None and writes():
-        save_model(run.folder / MODEL, trained, record=_record(data, config, rows))
+        save_model(run.folder / MODEL, trained, record=training_record(data, config, rows))
     return trained
-
-
-def _check_augmentation(model: AbstractDiffusionModel, config: TrainingConfig) -> None:
-    if isinstance(model, LDMModel) and (config.flip or config.shift or config.jitter):
-        raise ValueError(
-            "flip, shift and jitter change images, and a latent model is trained on latents, which are "
-            "encoded once beforehand; put changed copies of the images into the data set"
-        )
 
 
 def _settings(model: AbstractDiffusionModel) -> dict[str, Any]:
@@ -125,7 +118,7 @@ def _settings(model: AbstractDiffusionModel) -> dict[str, Any]:
 def _check_savable(model: AbstractDiffusionModel, data: Dataset, config: TrainingConfig) -> None:
     # A model that cannot be saved is refused before it is trained, not after.
     with tempfile.TemporaryDirectory() as folder:
-        save_model(Path(folder) / MODEL, model, record=_record(data, config, []))
+        save_model(Path(folder) / MODEL, model, record=training_record(data, config, []))
 
 
 def _with_network(model: ModelT, network: Any) -> ModelT:
@@ -143,15 +136,3 @@ def _latents(model: LDMModel, data: Dataset, cache: Path | None) -> ArrayDataset
             stacklevel=3,
         )
     return latents
-
-
-def _record(data: Dataset, config: TrainingConfig, rows: list[dict[str, float]]) -> dict[str, Any]:
-    """What the model's file says of its training."""
-    training = {
-        "class_names": list(data.class_names),
-        "images": len(data),
-        # None if a callback stopped the run before its first report.
-        "final_loss": rows[-1].get("loss") if rows else None,
-        **dataclasses.asdict(config),
-    }
-    return {"ema": True, "training": training}
