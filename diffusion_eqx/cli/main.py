@@ -6,7 +6,15 @@ from typing import Annotated, Any
 
 import tyro
 
-from diffusion_eqx.cli import evaluate, info, sample, samplers, train, train_classifier
+from diffusion_eqx.cli import (
+    evaluate,
+    info,
+    sample,
+    samplers,
+    train,
+    train_classifier,
+    train_student,
+)
 from diffusion_eqx.cli.errors import explained
 from diffusion_eqx.cli.number_options import read_numbers
 from diffusion_eqx.cli.option_file import train_with_file
@@ -28,7 +36,8 @@ def main(args: list[str] | None = None) -> None:
         print(importlib.metadata.version("diffusion-eqx"))
         return
     try:
-        command, defaults = train.Train, None
+        command: type = train.Train
+        defaults = None
         if given[:1] == ["train"]:
             command, defaults, rest = train_with_file(list(given[1:]))
             given = ["train", *rest]
@@ -53,6 +62,8 @@ def main(args: list[str] | None = None) -> None:
             raise ValueError(f"{others[0]!r} is no option here; see --help")
         elif isinstance(options, train.Train):
             train.run(options)
+        elif isinstance(options, train_student.TrainStudent):
+            train_student.run(options)
         else:
             _COMMANDS[type(options)](options)
     except (ValueError, OSError) as error:

@@ -7,13 +7,14 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from diffusion_eqx.cli.errors import explained
-from diffusion_eqx.cli.train import KINDS, Train, default_model, train_of
+from diffusion_eqx.cli.goal import Goal
+from diffusion_eqx.cli.train import KINDS, default_model, train_of
 from diffusion_eqx.config import TrainingConfig
 
 _ENDINGS = (".yaml", ".yml", ".json")
 
 
-def train_with_file(arguments: list[str]) -> tuple[type[Train], Any, list[str]]:
+def train_with_file(arguments: list[str]) -> tuple[type[Goal], Any, list[str]]:
     """The options class of `train`, its defaults as a file says or None, and the arguments that are left.
 
     - `arguments`: what follows `train` on the command line. The first may be the path of a file of options.
@@ -54,7 +55,7 @@ def _read(path: Path) -> dict[str, Any]:
     return {str(name).replace("-", "_"): value for name, value in found.items()}
 
 
-def _defaults(path: Path, command: type[Train], given: dict[str, Any], rest: list[str]) -> Train:
+def _defaults(path: Path, command: type[Goal], given: dict[str, Any], rest: list[str]) -> Goal:
     names = {field.name for field in dataclasses.fields(command)}
     unknown = sorted(given.keys() - names)
     if unknown:
@@ -66,15 +67,21 @@ def _defaults(path: Path, command: type[Train], given: dict[str, Any], rest: lis
     for name in ("out", "data_dir", "init_from", "labels", "classifier"):
         if fields.get(name) is not None:
             fields[name] = Path(fields[name])
-    if fields.get("size") is not None:
-        fields["size"] = tuple(fields["size"])
+    for name in ("size", "stages"):
+        if fields.get(name) is not None:
+            fields[name] = tuple(fields[name])
     if "out" not in fields:
         if not any(argument.split("=")[0] in ("--out", "-o") for argument in rest):
             raise ValueError(f"{path} has no `out`, the folder of the run; add it, or give --out")
         fields["out"] = Path()  # The command line says.
-    for name, kind in (("model", KINDS[given["kind"]]), ("training", TrainingConfig)):
-        if name in fields:
-            fields[name] = _config(path, name, kind, fields[name], given["kind"])
+    if "model" in fields:
+        fields["model"] = _config(
+            path, "model", KINDS[given["kind"]], given["model"], given["kind"]
+        )
+    if "training" in fields:
+        fields["training"] = _config(
+            path, "training", TrainingConfig, given["training"], given["kind"]
+        )
     return command(**fields)
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from diffusion_eqx.cli.goal import STUDENTS, Goal, Source, check_out, load_source
 from diffusion_eqx.cli.launching import Launch, join
+from diffusion_eqx.cli.train_student import TrainStudent
 from diffusion_eqx.cli.watching import Watch, callbacks_of
 from diffusion_eqx.config import (
     DDIMConfig,
@@ -19,8 +21,10 @@ from diffusion_eqx.config import (
 )
 
 if TYPE_CHECKING:
+    from diffusion_eqx._typing import PRNGKey
     from diffusion_eqx.data import Dataset, ImagesInMemory
     from diffusion_eqx.models import AbstractDiffusionModel
+    from diffusion_eqx.training import Callback
 
 ModelConfig = DDIMConfig | DDPMConfig | ScoreDiffusionConfig | DiTConfig | LDMConfig
 
@@ -51,25 +55,8 @@ def default_model(kind: str, data: "Dataset | _Shown" = _Shown()) -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Training:
-    """What is trained on what, and how."""
+    """What begins the training, and how it goes."""
 
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FOLDER")]
-    """The folder of the run, e.g. run."""
-    kind: Annotated[str, tyro.conf.arg(metavar="{ddim,ddpm,score,dit,latent}")] = "ddim"
-    """What is trained. Each kind has --model options of its own: --kind dit --help shows them. latent
-    trains its autoencoder first, in the folder autoencoder of the run."""
-    data: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER|FILE")] = "fashion-mnist"
-    """fashion-mnist, digits, emoji, a folder of pictures or a .zip of one, whose folders are classes; or a
-    .npy, .npz or idx file."""
-    size: tuple[int, int] | None = None
-    """Height and width of a folder's pictures, if --model does not say (default: 28 28)."""
-    labels: Annotated[Path | None, tyro.conf.arg(metavar="FILE.csv")] = None
-    """A table with the path of each picture and the name of its class, in place of class folders."""
-    broken: Annotated[str | None, tyro.conf.arg(metavar="{refuse,skip}")] = None
-    """Whether pictures that cannot be read are refused, all by their names, or left out (default:
-    refuse)."""
-    data_dir: Path | None = None
-    """Where the data set's files are, if not where its package puts them."""
     init_from: Annotated[Path | None, tyro.conf.arg(metavar="MODEL.safetensors")] = None
     """Begin with the weights of this model, whose network is alike; its classes may be others."""
     # Without subcommands, so that the fields of the default's backbone are options as all others.
@@ -91,7 +78,7 @@ class _Training:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Train(Launch, Watch, _Training):  # Their options are shown from the last base to the first.
+class Train(Launch, Watch, _Training, Source, Goal):  # Shown from the last base to the first.
     """Train a diffusion model in a folder.
 
     The folder receives model.safetensors (the moving average of the weights), checkpoints, log.jsonl with
@@ -102,17 +89,26 @@ class Train(Launch, Watch, _Training):  # Their options are shown from the last 
     """
 
 
-def train_of(kind: str) -> type[Train]:
-    """`Train` with the `--model` options of a kind.
+def train_of(kind: str) -> type[Train] | type[TrainStudent]:
+    """`Train` with the `--model` options of a kind, or `TrainStudent`.
 
     **Raises:** `ValueError` for an unknown kind.
     """
+    if kind in STUDENTS:
+        return dataclasses.make_dataclass(
+            "TrainStudent",
+            [("kind", Goal.__annotations__["kind"], dataclasses.field(default=kind))],
+            bases=(TrainStudent,),
+            frozen=True,
+            kw_only=True,
+            namespace={"__doc__": TrainStudent.__doc__, "__module__": TrainStudent.__module__},
+        )
     if kind not in KINDS:
-        raise ValueError(f"unknown --kind {kind!r}; choose one of {', '.join(KINDS)}")
+        raise ValueError(f"unknown --kind {kind!r}; choose one of {', '.join((*KINDS, *STUDENTS))}")
     if kind == "ddim":
         return Train
     fields: list[Any] = [
-        ("kind", _Training.__annotations__["kind"], dataclasses.field(default=kind)),
+        ("kind", Goal.__annotations__["kind"], dataclasses.field(default=kind)),
         (
             "model",
             tyro.conf.AvoidSubcommands[KINDS[kind]],
@@ -131,11 +127,7 @@ def train_of(kind: str) -> type[Train]:
 
 def run(options: Train) -> None:
     """Train as the options say."""
-    if options.out.suffix == ".safetensors":
-        raise ValueError(
-            f"--out is the folder of the run, into which model.safetensors is written; got {options.out}: "
-            f"write e.g. --out {options.out.with_suffix('')}"
-        )
+    check_out(options.out)
     if options.autoencoder_steps is not None and options.kind != "latent":
         raise ValueError("--autoencoder-steps is for --kind latent; leave it out")
     from diffusion_eqx.samplers import use_all_cores
@@ -143,7 +135,6 @@ def run(options: Train) -> None:
     use_all_cores(options.cpu_devices or None, required=options.cpu_devices > 0)
     join(options, options.out)
 
-    from diffusion_eqx.cli.data import PACKAGED, check_picture_options, load_dataset
     from diffusion_eqx.training import DataMismatch, ResumeError
 
     chosen = options.model != default_model(options.kind)
@@ -153,24 +144,9 @@ def run(options: Train) -> None:
             "--model.input-shape"
         )
     height, width, channels = options.model.input_shape
-    size = options.size or (height, width)
-    if Path(options.data).exists() or options.data in PACKAGED:
-        check_picture_options(
-            options.data, size=options.size, labels=options.labels, broken=options.broken
-        )
-    data = load_dataset(
-        options.data,
-        size,
-        channels if chosen else None,
-        options.data_dir,
-        options.labels,
-        options.broken,
+    data = load_source(
+        options, (height, width), channels if chosen else None, options.training.batch_size
     )
-    if options.training.batch_size > len(data):
-        raise ValueError(
-            f"--training.batch-size {options.training.batch_size} is more than the {len(data)} images of "
-            f"{options.data}: give more images, or a batch size of at most {len(data)}"
-        )
     model = options.model if chosen else default_model(options.kind, data)
     try:
         _train(options, model, data)
@@ -192,29 +168,13 @@ def _train(options: Train, config: ModelConfig, data: "ImagesInMemory") -> None:
 
     from diffusion_eqx.models import build_model
     from diffusion_eqx.random_keys import INIT, role
-    from diffusion_eqx.training import begin_from, check_data, train, train_latent
+    from diffusion_eqx.training import begin_from, check_data, train
 
     # Another key than that of the training steps, which have the same seed.
     key = role(jax.random.key(options.training.seed), INIT)
     callbacks = [] if options.dry_run else callbacks_of(options, data, options.data)
     if isinstance(config, LDMConfig):
-        if options.dry_run or options.init_from is not None:
-            raise ValueError(
-                "--dry-run and --init-from are not for --kind latent, which has two stages"
-            )
-        steps = options.autoencoder_steps
-        train_latent(
-            config,
-            data,
-            options.training,
-            autoencoder_training=None
-            if steps is None
-            else dataclasses.replace(options.training, steps=steps),
-            out=options.out,
-            callbacks=callbacks,
-            overwrite=options.overwrite,
-            key=key,
-        )
+        _train_latent(options, config, data, callbacks, key)
         return
     model = build_model(config, key=key)
     if options.init_from is not None:
@@ -230,6 +190,40 @@ def _train(options: Train, config: ModelConfig, data: "ImagesInMemory") -> None:
         out=options.out,
         callbacks=callbacks,
         overwrite=options.overwrite,
+    )
+
+
+def _train_latent(
+    options: Train,
+    config: LDMConfig,
+    data: "ImagesInMemory",
+    callbacks: "list[Callback]",
+    key: "PRNGKey",
+) -> None:
+    from diffusion_eqx.training import dry_run_latent, train_latent
+
+    steps, first = options.autoencoder_steps, None
+    if options.init_from is not None and steps is not None:
+        raise ValueError(
+            "--init-from brings its autoencoder, which is not trained: leave out --autoencoder-steps"
+        )
+    if steps is not None:
+        first = dataclasses.replace(options.training, steps=steps)
+    if options.dry_run:
+        costs = dry_run_latent(config, data, options.training, autoencoder_training=first, key=key)
+        for stage, found in zip(("autoencoder", "model"), costs, strict=True):
+            print(f"{stage}:\n{found}")
+        return
+    train_latent(
+        config,
+        data,
+        options.training,
+        autoencoder_training=first,
+        out=options.out,
+        callbacks=callbacks,
+        init_from=options.init_from,
+        overwrite=options.overwrite,
+        key=key,
     )
 
 

@@ -5,5 +5,7 @@ from diffusion_eqx.distillation.consistency import ConsistencyLoss as Consistenc
 from diffusion_eqx.distillation.consistency import train_consistency as train_consistency
 from diffusion_eqx.distillation.progressive import ProgressiveLoss as ProgressiveLoss
 from diffusion_eqx.distillation.progressive import distill_progressively as distill_progressively
+from diffusion_eqx.distillation.students import METHODS as METHODS
+from diffusion_eqx.distillation.students import distill as distill
 
 __dir__ = _face(globals())

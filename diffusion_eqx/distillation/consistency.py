@@ -6,7 +6,7 @@ constant, without an average of its own; grids become finer in stages (both Song
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import equinox as eqx
 import jax
@@ -30,7 +30,7 @@ from diffusion_eqx.parameterizations import AbstractParameterization
 from diffusion_eqx.random_keys import NET, NOISE
 from diffusion_eqx.samplers import AbstractGrid, TrailingGrid
 from diffusion_eqx.schedules import AbstractSchedule, over
-from diffusion_eqx.training import Callback, averaged, fit, make_recipe
+from diffusion_eqx.training import Callback, Run, averaged, fit, make_recipe
 
 # How far c_skip may be from 1, and c_out from 0, at t = 0.
 _ROUNDING = 0.02
@@ -105,6 +105,7 @@ def train_consistency(
     stages: Sequence[int] = (8, 16, 32, 64),
     teacher: AbstractDenoiser | None = None,
     grid: AbstractGrid = TrailingGrid(),
+    runs: Callable[[int], Run] | None = None,
     callbacks: Iterable[Callback] = (),
 ) -> Denoiser:
     """Train a student to be a consistency model: distilled from a teacher, or from data alone.
@@ -114,6 +115,8 @@ def train_consistency(
     - `config`: of each stage; what it says of noise levels and labels does not matter here.
     - `stages`: numbers of steps of ever finer grids.
     - `teacher`: a denoiser, or None. If it is guided, its guidance is learnt too.
+    - `runs`: gives the run of a stage, by its steps; a stage that is finished in its folder is not trained
+      again.
     - `callbacks`: as in `fit`, for each stage.
 
     Returns the student. Sample it by `ConsistencySampler` in 1 to 4 steps.
@@ -131,7 +134,8 @@ def train_consistency(
     for steps in stages:
         # The optimiser stays the same object, so that a stage compiles nothing.
         recipe = dataclasses.replace(recipe, loss=ConsistencyLoss(student, steps, guide, grid))
-        state, _ = fit(student.backbone, data, recipe, config, callbacks=callbacks)
+        run = None if runs is None else runs(steps)
+        state, _ = fit(student.backbone, data, recipe, config, run=run, callbacks=callbacks)
         student = eqx.tree_at(lambda d: d.backbone, student, unbound(averaged(state)))
     return eqx.nn.inference_mode(student)
 

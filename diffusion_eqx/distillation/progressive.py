@@ -5,7 +5,7 @@ teacher may be guided. Its guidance is then learnt, and the students are sampled
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import equinox as eqx
@@ -29,7 +29,7 @@ from diffusion_eqx.losses import AbstractLoss, Draws
 from diffusion_eqx.parameterizations import AbstractParameterization
 from diffusion_eqx.random_keys import NET, NOISE
 from diffusion_eqx.samplers import AbstractGrid, TrailingGrid
-from diffusion_eqx.training import Callback, averaged, fit, make_recipe
+from diffusion_eqx.training import Callback, Run, averaged, fit, make_recipe
 
 
 class ProgressiveLoss(AbstractLoss):
@@ -93,6 +93,7 @@ def distill_progressively(
     *,
     stages: Sequence[int],
     grid: AbstractGrid = TrailingGrid(),
+    runs: Callable[[int], Run] | None = None,
     callbacks: Iterable[Callback] = (),
 ) -> Iterator[tuple[int, Denoiser]]:
     """Train students of fewer and fewer steps, each by the one before it; the first by `teacher`.
@@ -102,6 +103,8 @@ def distill_progressively(
     - `data`: examples as the teacher was trained on, with labels if it has a condition.
     - `config`: of each stage; what it says of noise levels and labels does not matter here.
     - `stages`: numbers of steps, each half of the one before, such as (16, 8, 4, 2, 1).
+    - `runs`: gives the run of a stage, by its steps; a stage that is finished in its folder is not trained
+      again.
     - `callbacks`: as in `fit`, for each stage.
 
     Yields (steps, student) after each stage. Sample a student by `DDIMSampler` with just so many steps on
@@ -116,7 +119,7 @@ def distill_progressively(
         )
     check_steps(grid, teacher.schedule, stages[0])
     check_student(student, teacher)
-    return _stages(teacher, student, data, config, stages, grid, tuple(callbacks))
+    return _stages(teacher, student, data, config, stages, grid, runs, tuple(callbacks))
 
 
 def _stages(
@@ -126,6 +129,7 @@ def _stages(
     config: TrainingConfig,
     stages: Sequence[int],
     grid: AbstractGrid,
+    runs: Callable[[int], Run] | None,
     callbacks: Sequence[Callback],
 ) -> Iterator[tuple[int, Denoiser]]:
     teacher, student = unbound(eqx.nn.inference_mode(teacher)), unbound(student)
@@ -133,7 +137,8 @@ def _stages(
     for steps in stages:
         # The optimiser stays the same object, so that a stage compiles nothing.
         recipe = dataclasses.replace(recipe, loss=ProgressiveLoss(student, teacher, steps, grid))
-        state, _ = fit(student.backbone, data, recipe, config, callbacks=callbacks)
+        run = None if runs is None else runs(steps)
+        state, _ = fit(student.backbone, data, recipe, config, run=run, callbacks=callbacks)
         student = eqx.tree_at(lambda d: d.backbone, student, unbound(averaged(state)))
         finished: Denoiser = eqx.nn.inference_mode(student)
         teacher = finished

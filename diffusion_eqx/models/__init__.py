@@ -33,6 +33,7 @@ from diffusion_eqx.models.kinds import build_model as build_model
 from diffusion_eqx.models.latent import LDMModel as LDMModel
 from diffusion_eqx.models.plan import GuidanceLike as GuidanceLike
 from diffusion_eqx.models.plan import Plan as Plan
+from diffusion_eqx.models.recommended import with_sampler as with_sampler
 from diffusion_eqx.models.score import ScoreDiffusionModel as ScoreDiffusionModel
 
 __dir__ = _face(globals())
