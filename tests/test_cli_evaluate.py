@@ -15,12 +15,19 @@ from diffusion_eqx.data import digits, to_bytes
 from diffusion_eqx.evaluation import (
     ClassifierFeatures,
     CleanClassifier,
+    bits_per_dim,
     extract,
     frechet_distance,
     judge,
     load_reference,
 )
-from diffusion_eqx.models import DDIMModel, NoisyClassifier, save_classifier, save_model
+from diffusion_eqx.models import (
+    DDIMModel,
+    NoisyClassifier,
+    load_model,
+    save_classifier,
+    save_model,
+)
 
 CONFIG = NoisyClassifierConfig(input_shape=(8, 8, 1), hidden_dims=(8,), time_embedding_dim=8)
 DIGITS = digits()
@@ -125,6 +132,24 @@ def test_pictures_and_arrays_have_the_figures_of_their_images(folder, judge_file
     assert "accuracy" not in found["digits.npy"]
 
 
+@pytest.mark.slow
+def test_bits_are_those_of_real_images(model_file, judge_file, tmp_path):
+    out = tmp_path / "figures.json"
+    drawing = ("--data", "digits", "--classifier", judge_file, "--count", 6, "--steps", 1)
+    evaluated(model_file, *drawing, "--bits-count", 5, "--bits-steps", 2, "--seed", 4, "--out", out)
+    measures = json.loads(out.read_text())["measures"]
+    rows = np.random.default_rng(4).permutation(len(DIGITS))[:5]
+    found = bits_per_dim(
+        load_model(model_file),
+        DIGITS.images[rows],
+        labels=DIGITS.labels[rows],
+        key=jax.random.key(4),
+        steps=2,
+    )
+    assert measures["bits_per_dim"] == pytest.approx(float(found.mean), rel=1e-5)
+    assert measures["bits_error"] == pytest.approx(float(found.standard_error), rel=1e-3)
+
+
 def test_folders_that_are_no_classes_are_said(folder, judge_file, tmp_path, capsys):
     shutil.copytree(folder / "pictures", tmp_path / "pictures")
     (tmp_path / "pictures" / "3").rename(tmp_path / "pictures" / "three")
@@ -182,6 +207,7 @@ def test_without_a_classifier_one_is_trained_always_alike(folder, tmp_path, monk
         (["{}/digits.npy", "--data", "digits", "--seed", "-1"], "--seed must be in 0"),
         (["{}/digits.npy", "--data", "digits", "--steps", "5"], "--steps is for drawing"),
         (["{}/digits.npy", "--data", "digits", "--eta", "1"], "--eta is for drawing"),
+        (["{}/digits.npy", "--data", "digits", "--bits-count", "9"], "--bits-count is for drawing"),
         (["{}/digits.npy", "--data", "digits", "--classifier", "none"], "there is no"),
         (["{}/none", "--data", "digits"], "there is no model file"),
         (["{}/classifier.safetensors", "--data", "digits"], "load_classifier reads it"),
@@ -196,6 +222,7 @@ def test_what_a_model_cannot_do_is_refused(small_config, judge_file, tmp_path, c
     save_model(path, DDIMModel(small_config, key=jax.random.key(0)))
     common = (path, "--classifier", judge_file)
     assert "at least 6" in refused(capsys, *common, "--data", "digits", "--count", 5)
+    assert "at least 2" in refused(capsys, *common, "--data", "digits", "--bits-count", 1)
     assert "nosuch" in refused(capsys, *common, "--data", "digits", "--sampler", "nosuch")
     assert "no option 'etta'" in refused(capsys, *common, "--data", "digits", "--etta", 1)
     message = refused(capsys, *common, "--data", "emoji")

@@ -53,11 +53,16 @@ class Evaluate:
     """Scale of classifier-free guidance; by default none."""
     seed: int | None = None
     """Random seed of what is drawn, 0 … 4294967295; by default 0."""
+    bits_count: int | None = None
+    """Tell also how many bits for each dimension the model needs for so many of the real images, picked at
+    random; those that it has not seen tell more (default: none)."""
+    bits_steps: int | None = None
+    """Steps of the solver for it; more are more exact."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
     """Where to write the figures: FILE.json."""
 
 
-_COUNT, _LEAST = 1000, 6
+_COUNT, _LEAST, _LEAST_BITS = 1000, 6, 2
 # What is best, and what a measure says.
 _MEANINGS = {
     "frechet_distance": ("0", "features as Gaussians; biased upwards for few images"),
@@ -67,6 +72,8 @@ _MEANINGS = {
     "density": ("1", "how close to real images; may exceed 1"),
     "coverage": ("1", "real images that have one like them"),
     "accuracy": ("1", "images of the class asked for"),
+    "bits_per_dim": ("0", "bits for each dimension of a real image"),
+    "bits_error": ("0", "the standard error of it"),
 }
 
 
@@ -99,6 +106,8 @@ def run(options: Evaluate, numbers: dict[str, float]) -> None:
         images, labels = _drawn_images(options, model, numbers)
     assert images is not None
     measures = evaluate(images, reference, features, labels, judge)
+    if model is not None and options.bits_count is not None:
+        measures |= _bits(options, model, data)
     _show(options, measures, len(images), reference)
     if options.out is not None:
         record = _record(options, measures, len(images), reference)
@@ -135,11 +144,39 @@ def _drawing(options: Evaluate) -> dict[str, Any]:
     }
 
 
+def _bits(
+    options: Evaluate, model: "AbstractDiffusionModel", data: "ImagesInMemory"
+) -> dict[str, float]:
+    import jax
+    import numpy as np
+
+    from diffusion_eqx.evaluation import bits_per_dim
+
+    count = min(options.bits_count or 0, len(data))
+    picked = np.random.default_rng(options.seed or 0).permutation(len(data))[:count]
+    labels = None if model.num_classes is None or data.labels is None else data.labels[picked]
+    steps = {} if options.bits_steps is None else {"steps": options.bits_steps}
+    found = bits_per_dim(
+        model, data.images[picked], key=jax.random.key(options.seed or 0), labels=labels, **steps
+    )
+    return {"bits_per_dim": float(found.mean), "bits_error": float(found.standard_error)}
+
+
 def _check_drawing(
     options: Evaluate, model: "AbstractDiffusionModel", numbers: dict[str, float]
 ) -> None:
     drawing: dict[str, Any] = {"steps": options.steps, "guidance": options.guidance, **numbers}
     model.plan(options.sampler, **drawing)
+    if options.bits_count is not None and tuple(model.config.sample_shape) != tuple(
+        model.config.input_shape
+    ):
+        raise ValueError(
+            f"--bits-count is for models of pixels, and {options.images} denoises latents: leave it out"
+        )
+    if options.bits_count is not None and options.bits_count < _LEAST_BITS:
+        raise ValueError(
+            f"--bits-count must be at least {_LEAST_BITS}, whose spread is known; got {options.bits_count}"
+        )
     if options.count is not None and options.count < _LEAST:
         raise ValueError(
             f"--count must be at least {_LEAST}, the neighbours of an image and itself; got {options.count}"
@@ -148,8 +185,8 @@ def _check_drawing(
 
 def _refuse_drawing(options: Evaluate, numbers: dict[str, float]) -> None:
     given = [
-        f"--{name}"
-        for name in ("count", "sampler", "steps", "guidance", "seed")
+        f"--{name.replace('_', '-')}"
+        for name in ("count", "sampler", "steps", "guidance", "seed", "bits_count", "bits_steps")
         if getattr(options, name) is not None
     ] + [f"--{name.replace('_', '-')}" for name in numbers]
     if given:
