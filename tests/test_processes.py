@@ -13,15 +13,20 @@ import pytest
 
 from diffusion_eqx.training import fit, join_processes, make_recipe
 from tests.test_devices import free_port
-from tests.toy_training import Points, denoising, net, toy_config
+from tests.toy_training import Points, denoising, net, toy_config, toy_points
+from tests.train_onward import STEPS
 
 ROOT = Path(__file__).parents[1]
 
 
 def started(folder, port, process, *, timeout=240, steps=10) -> subprocess.Popen:
     arguments = [folder, port, 2, process, timeout, steps]
+    return launched([sys.executable, "-m", "tests.train_together", *map(str, arguments)])
+
+
+def launched(command: list[str]) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.train_together", *map(str, arguments)],
+        command,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "export")])},
         stdout=subprocess.PIPE,
@@ -112,3 +117,34 @@ def test_a_process_that_is_late_is_waited_for_and_all_stop_after_the_same_step(t
     _, rows = fit(net(), Points(), make_recipe(settings, denoising), settings)
     assert ends[0][:2] == ["done", str(steps)]
     assert float(ends[0][2]) == pytest.approx(rows[-1]["loss"], rel=1e-4)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_one_process_then_two_then_four_see_the_batches_of_one(tmp_path):
+    """Each reads its own rows only, and the losses are those of a run in one process."""
+    config = toy_config(STEPS, log_every=1)
+    whole = toy_points().batches(config.batch_size, seed=config.seed)
+    losses = []
+    for processes, stop in ((1, 2), (2, 4), (4, STEPS)):
+        port = free_port()
+        command = [sys.executable, "-m", "tests.train_onward", str(tmp_path), str(stop)]
+        together = [
+            launched([*command, str(processes), str(number), str(port)])
+            for number in range(processes)
+        ]
+        found = []
+        for process in together:
+            out, error = process.communicate(timeout=300)
+            assert process.returncode == 0, error
+            found.append(json.loads(out.splitlines()[-1]))
+        assert all(one["losses"] == found[0]["losses"] for one in found)
+        # The batch by which the data are known again.
+        assert {one["whole"] for one in found} == {1}
+        for number in range(len(losses), stop):
+            rows = [row for one in found for row in one["read"][str(number)]]
+            assert rows == whole[number]["images"].tolist()
+        losses = found[0]["losses"]
+        assert len(losses) == stop
+    _, alone = fit(net(), toy_points(), make_recipe(config, denoising), config)
+    assert losses == pytest.approx([row["loss"] for row in alone], rel=1e-5)

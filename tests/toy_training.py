@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_eqx.config import DDIMConfig, NoiseScheduleConfig, TrainingConfig, UNetBackboneConfig
+from diffusion_eqx.data import ArrayDataset
 from diffusion_eqx.models import DDIMModel
 
 
@@ -31,12 +32,17 @@ def denoising(network, x0, cond=None, *, key):
     return jnp.mean((network(x0 + 0.1 * jax.random.normal(key, x0.shape)) - x0) ** 2)
 
 
-def toy_config(steps: int) -> TrainingConfig:
+def toy_points() -> ArrayDataset:
+    """Points of which single rows of a batch can be read."""
+    return ArrayDataset(np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32))
+
+
+def toy_config(steps: int, log_every: int = 5) -> TrainingConfig:
     """A run that may be made longer."""
     return TrainingConfig(
         steps=steps,
         batch_size=16,
-        log_every=5,
+        log_every=log_every,
         checkpoint_every=0,
         learning_rate_schedule="constant",
         warmup_steps=3,

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -133,10 +134,17 @@ def on_one_device(tree: Tree) -> Tree:
 
 
 def copied(arrays: Tree) -> Tree:
-    """Copies of arrays where they lie, which share no memory with them. Nothing is compiled for it."""
-    return jax.tree.map(
-        lambda array: jax.device_put(array, array.sharding, may_alias=False), arrays
-    )
+    """Copies of arrays where they lie, which share no memory with them.
+
+    In one process nothing is compiled for it.
+    """
+
+    def copy(array: jax.Array) -> jax.Array:
+        if array.is_fully_addressable:
+            return jax.device_put(array, array.sharding, may_alias=False)
+        return jnp.copy(array)
+
+    return jax.tree.map(copy, arrays)
 
 
 def _advice(batch_size: int, devices: int, parts: int) -> str:
