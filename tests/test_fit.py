@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import subprocess
 import sys
 import warnings
@@ -354,7 +355,9 @@ def test_something_is_said_before_the_first_compilation(capsys):
     run_fit(loss=traced)
     said = capsys.readouterr().err
     assert said.index("compiling the training step") < said.index("tracing")
-    assert "compiled in" in said
+    (first,) = re.findall(r"^compiled in \d+ s; step 1 has loss ([0-9.]+)$", said, re.M)
+    _, rows = run_fit(config(log_every=1))
+    assert float(first) == pytest.approx(rows[0]["loss"], abs=1e-4)
     assert "step 20/20  loss" in said
 
 

@@ -70,9 +70,13 @@ class Progress(Callback):
             )
 
     def step(self, run: Run) -> None:
-        """Say how long the first step took."""
+        """Say how long the first step took, and its loss: a person waits for both."""
         if run.step == self._first:
-            self._say(f"compiled in {time.perf_counter() - self._began:.0f} s")
+            metrics, loss = run._state.metrics, ""
+            # A report has shown it, or steps of before a resumption are summed with it.
+            if int(metrics.steps) == 1:
+                loss = f"; step {run.step} has loss {float(metrics.loss):.4f}"
+            self._say(f"compiled in {time.perf_counter() - self._began:.0f} s{loss}")
             self._shown(run)
 
     def evaluate(self, run: Run, row: dict[str, float]) -> None:
