@@ -262,3 +262,20 @@ def test_what_a_step_waits_for_its_data(tmp_path):
     assert decoding["longest wait"] >= decoding["wait for a batch read ahead"]
     spent = host["take a batch"] + host["put it on the devices"]
     assert host["share of a step"] == pytest.approx(spent / host["step"])
+
+
+@pytest.mark.example
+def test_choices_of_training_can_be_compared(tmp_path):
+    _, results = benchmark("training_choices", tmp_path, "--smoke")
+    (name,) = results.keys() - {"real, unseen by the judge"}
+    assert name == "epsilon uniform uniform"
+    assert results[name]["distance"] > 0.0
+
+
+@pytest.mark.example
+@pytest.mark.peer
+def test_training_can_be_compared_with_diffusers(tmp_path):
+    """Both train networks of the same size; how good and fast they are is seen by running it in full."""
+    _, results = benchmark("training_vs_diffusers", tmp_path, "--smoke")
+    assert {row["name"] for row in results["runs"]} == {"ours, float32", "diffusers, float32"}
+    assert all(row["distance"] > 0.0 and row["images/s"] > 0.0 for row in results["runs"])
