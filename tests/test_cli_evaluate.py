@@ -150,6 +150,16 @@ def test_bits_are_those_of_real_images(model_file, judge_file, tmp_path):
     assert measures["bits_error"] == pytest.approx(float(found.standard_error), rel=1e-3)
 
 
+def test_broken_pictures_are_left_out_if_asked_for(folder, judge_file, tmp_path, capsys):
+    real = tmp_path / "real"
+    shutil.copytree(folder / "pictures", real)
+    (real / "0" / "broken.png").write_bytes(b"no picture")
+    common = (folder / "digits.npy", "--data", real, "--size", 8, 8, "--classifier", judge_file)
+    assert "--broken skip" in refused(capsys, *common)
+    evaluated(*common, "--broken", "skip")
+    assert "60 of" in capsys.readouterr().out.replace("\n", " ")
+
+
 def test_folders_that_are_no_classes_are_said(folder, judge_file, tmp_path, capsys):
     shutil.copytree(folder / "pictures", tmp_path / "pictures")
     (tmp_path / "pictures" / "3").rename(tmp_path / "pictures" / "three")

@@ -38,7 +38,7 @@ def _holds_pictures(name: str) -> bool:
 
 def load_dataset(
     name: str,
-    size: tuple[int, int],
+    size: tuple[int, int] | int,
     channels: int | None = None,
     folder: Path | None = None,
     labels: Path | None = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from diffusion_eqx.cli.class_names import check_class_names
 from diffusion_eqx.cli.drawing import check_seed, draw
 from diffusion_eqx.cli.judging import judge_of
 
@@ -36,6 +37,10 @@ class Evaluate:
     """The real images: fashion-mnist, digits, emoji, or a folder of pictures."""
     size: tuple[int, int] | None = None
     """Height and width at which folders of pictures are read; by default those of the model's images."""
+    labels: Annotated[Path | None, tyro.conf.arg(metavar="FILE.csv")] = None
+    """A table with the path of each real picture and the name of its class, in place of class folders."""
+    broken: Annotated[str | None, tyro.conf.arg(metavar="{refuse,skip}")] = None
+    """Whether real pictures that cannot be read are refused or left out (default: refuse)."""
     data_dir: Path | None = None
     """Where the data set's files are, if not where its package puts them."""
     reference: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -211,8 +216,14 @@ def _real_images(options: Evaluate, model: "AbstractDiffusionModel | None") -> "
             f"at which size shall the pictures of {options.data} be read? Give --size HEIGHT WIDTH"
         )
     if Path(options.data).exists() or options.data in PACKAGED:
-        check_picture_options(options.data, size=options.size)
-    data = load_dataset(options.data, size or (1, 1), channels, options.data_dir)
+        check_picture_options(
+            options.data, size=options.size, labels=options.labels, broken=options.broken
+        )
+    data = load_dataset(
+        options.data, size or (1, 1), channels, options.data_dir, options.labels, options.broken
+    )
+    if model is not None:
+        check_class_names(data.class_names, options.images, options.data)
     if model is not None and tuple(data.shape) != tuple(model.config.input_shape):
         raise ValueError(
             f"{options.images} draws images of shape {tuple(model.config.input_shape)}; those of "

@@ -33,8 +33,8 @@ class Source:
     data: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER|FILE")] = "fashion-mnist"
     """fashion-mnist, digits, emoji, a folder of pictures or a .zip of one, whose folders are classes; or a
     .npy, .npz or idx file."""
-    size: tuple[int, int] | None = None
-    """Height and width of a folder's pictures, if the model does not say (default: 28 28)."""
+    size: tuple[int, int] | int | None = None
+    """Height and width of a folder's pictures, or one number for both, if the model does not say: 28."""
     labels: Annotated[Path | None, tyro.conf.arg(metavar="FILE.csv")] = None
     """A table with the path of each picture and the name of its class, in place of class folders."""
     broken: Annotated[str | None, tyro.conf.arg(metavar="{refuse,skip}")] = None
@@ -74,7 +74,7 @@ def load_source(
         )
     data = load_dataset(
         source.data,
-        source.size or size,
+        size if source.size is None else source.size,
         channels,
         source.data_dir,
         source.labels,

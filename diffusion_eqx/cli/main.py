@@ -73,7 +73,8 @@ def main(args: list[str] | None = None) -> None:
         print(f"diffusion-eqx: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt as interrupt:
-        print(f"diffusion-eqx: interrupted; {interrupt}", file=sys.stderr)
+        text = "; ".join(filter(None, ["interrupted", str(interrupt)]))
+        print(f"diffusion-eqx: {text}", file=sys.stderr)
         sys.exit(130)
 
 

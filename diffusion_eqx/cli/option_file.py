@@ -68,7 +68,7 @@ def _defaults(path: Path, command: type[Goal], given: dict[str, Any], rest: list
         if fields.get(name) is not None:
             fields[name] = Path(fields[name])
     for name in ("size", "stages"):
-        if fields.get(name) is not None:
+        if isinstance(fields.get(name), list):
             fields[name] = tuple(fields[name])
     if "out" not in fields:
         if not any(argument.split("=")[0] in ("--out", "-o") for argument in rest):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from diffusion_eqx.cli.class_names import class_numbers
 from diffusion_eqx.cli.drawing import check_seed, draw
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ class Sample:
     """Number of steps; by default the model's, or as many as there are timesteps."""
     seed: int | None = None
     """Random seed, 0 … 4294967295; by default one is drawn and printed."""
-    label: Annotated[tuple[int, ...], tyro.conf.arg(aliases=["--labels"])] = ()
-    """Classes, repeated over the images; by default no class, or all classes in turn if guided."""
+    label: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--labels"])] = ()
+    """Classes by name or number, repeated over the images; by default no class, or all classes in turn if
+    guided."""
     guidance: str | None = None
     """cfg, cfg++ or apg; auto, which needs --weak-model; classifier, which needs --classifier."""
     weak_model: Path | None = None
@@ -149,7 +151,7 @@ def _check_same_noise(name: str, noise_schedule: Any, model: "AbstractDiffusionM
 
 
 def _labels(options: Sample, num_classes: int | None, *, guided: bool) -> list[int] | None:
-    chosen = options.label
+    chosen = class_numbers(options.label, options.model, num_classes)
     if not chosen:
         if num_classes is None or not guided:
             return None

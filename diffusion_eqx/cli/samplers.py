@@ -15,13 +15,16 @@ class Samplers:
 def run(options: Samplers) -> None:
     """Print three tables."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from diffusion_eqx.guidance import GUIDANCE
     from diffusion_eqx.samplers import FAMILIES, GRIDS, SAMPLERS
 
     console = Console()
-    table = Table("sampler", "what it is", "when to use it", "evaluations", "numbers", "reference")
+    # A name is what one types: it is never cut.
+    table = Table(Column("sampler", no_wrap=True), "what it is", "when to use it", "evaluations")
+    table.add_column("numbers", overflow="fold")
+    table.add_column("reference")
     families = {f"{name}:SOLVER": sampler for name, sampler in FAMILIES.items()}
     for name, sampler in {**SAMPLERS, **families}.items():
         row = (sampler.about, sampler.use, _cost(sampler), _numbers(sampler), sampler.reference)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from diffusion_eqx.cli.class_names import tell_classes
 from diffusion_eqx.cli.goal import STUDENTS, Goal, Source, check_out, load_source
 from diffusion_eqx.cli.launching import Launch, join
 from diffusion_eqx.cli.train_student import TrainStudent
@@ -85,7 +86,7 @@ class Train(Launch, Watch, _Training, Source, Goal):  # Shown from the last base
     one line for each report, and preview.png. Stop with Ctrl-C; the same command again continues.
 
     A file of options may come first: `diffusion-eqx train options.yaml --training.batch-size 128`. It has
-    the names of the options here, nested as their dots say; what is given beside it goes before it.
+    the names of the options here, nested as their dots say; what is given on the command line overrides it.
     """
 
 
@@ -178,7 +179,10 @@ def _train(options: Train, config: ModelConfig, data: "ImagesInMemory") -> None:
         return
     model = build_model(config, key=key)
     if options.init_from is not None:
-        model = begin_from(model, options.init_from)
+        model = begin_from(model, options.init_from, data.class_names)
+        said = tell_classes(data.class_names, options.init_from)
+        if said is not None:
+            print(said, file=sys.stderr)
     if options.dry_run:
         check_data(model, data)
         print(_costs(model, data, options.training))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from diffusion_eqx.cli.class_names import check_class_names
 from diffusion_eqx.cli.goal import STUDENTS, Goal, Source, check_out, load_source
 from diffusion_eqx.cli.launching import Launch, join
 from diffusion_eqx.cli.watching import Watch, callbacks_of
@@ -66,6 +67,7 @@ def run(options: TrainStudent) -> None:
     teacher: AbstractDiffusionModel = load_model(options.init_from)
     height, width, channels = teacher.config.input_shape
     data = load_source(options, (height, width), channels, options.training.batch_size)
+    check_class_names(data.class_names, options.init_from, options.data)
     try:
         student = distill(
             teacher,

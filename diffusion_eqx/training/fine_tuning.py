@@ -1,5 +1,6 @@
 """Weights to begin with that another model has learnt."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -8,28 +9,51 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_eqx.models import AbstractDiffusionModel, load_model
+from diffusion_eqx.models import AbstractDiffusionModel, load_model, read_record
 from diffusion_eqx.nn import ClassEmbedding
 
 ModelT = TypeVar("ModelT", bound=AbstractDiffusionModel)
 
 
-def begin_from(model: ModelT, source: str | Path | AbstractDiffusionModel) -> ModelT:
+def begin_from(
+    model: ModelT, source: str | Path | AbstractDiffusionModel, class_names: Sequence[str] = ()
+) -> ModelT:
     """A model with the network weights of another one, to train on from them.
 
-    The networks must be alike but for their classes. If these differ in number, the rows of classes that
-    both have are copied by number, as is the row that means "no class". Rows of new classes begin there.
+    The networks must have the same layers of the same sizes, but for the number of classes. Classes are
+    matched by name where both models' names are known, else by number. A class that only the new model
+    has begins with the weights that mean "no class".
 
-    - `source`: a model, or the path of a model's file.
+    - `source`: a model, or the path of a model's file, which names its classes.
+    - `class_names`: the names of the new model's classes; () if they have none.
 
     **Raises:** `ValueError`, naming what differs, if the networks are not alike; as `load_model`.
     """
-    other = source if isinstance(source, AbstractDiffusionModel) else load_model(source)
-    backbone = _copied(model.denoiser.backbone, other.denoiser.backbone)
+    if isinstance(source, AbstractDiffusionModel):
+        other, known = source, ()
+    else:
+        other, known = load_model(source), read_record(source).class_names
+    backbone = _copied(
+        model.denoiser.backbone,
+        other.denoiser.backbone,
+        lambda classes, old: matched_classes(class_names, known, classes, old),
+    )
     return eqx.tree_at(lambda m: m.denoiser.backbone, model, backbone)
 
 
-def _copied(network: Any, source: Any) -> Any:
+def matched_classes(
+    names: Sequence[str], known: Sequence[str], classes: int, known_classes: int
+) -> list[int | None]:
+    """For each of `classes` the number of the class of another model that it is; None for a new one.
+
+    - `names`, `known`: of the classes, and of the other model's; without both, equal numbers match.
+    """
+    if len(names) == classes and len(known) == known_classes and names and known:
+        return [known.index(name) if name in known else None for name in names]
+    return [number if number < known_classes else None for number in range(classes)]
+
+
+def _copied(network: Any, source: Any, matched: Callable[[int, int], list[int | None]]) -> Any:
     is_table = lambda node: isinstance(node, ClassEmbedding)  # noqa: E731
     ours, structure = jax.tree_util.tree_flatten_with_path(network, is_leaf=is_table)
     theirs, other_structure = jax.tree_util.tree_flatten_with_path(source, is_leaf=is_table)
@@ -41,7 +65,9 @@ def _copied(network: Any, source: Any) -> Any:
     found, wrong = [], []
     for (path, own), (_, given) in zip(ours, theirs, strict=True):
         if isinstance(own, ClassEmbedding):
-            found.append(eqx.tree_at(lambda c: c.table, own, _table(own.table, given.table)))
+            found.append(
+                eqx.tree_at(lambda c: c.table, own, _table(own.table, given.table, matched))
+            )
         elif eqx.is_array(own):
             if own.shape != given.shape:
                 wrong.append(
@@ -57,13 +83,14 @@ def _copied(network: Any, source: Any) -> Any:
     return jax.tree.unflatten(structure, found)
 
 
-def _table(own: jax.Array, given: jax.Array) -> jax.Array:
+def _table(
+    own: jax.Array, given: jax.Array, matched: Callable[[int, int], list[int | None]]
+) -> jax.Array:
     """The table of classes; its last row means "no class"."""
     if own.shape[1:] != given.shape[1:]:
         raise ValueError(
             f"the class tables have {own.shape[1]} and {given.shape[1]} features; they must be equal"
         )
-    rows = np.broadcast_to(np.asarray(given[-1]), own.shape).copy()
-    common = min(len(own), len(given)) - 1
-    rows[:common] = np.asarray(given[:common])
-    return jnp.asarray(rows, own.dtype)
+    none = len(given) - 1
+    rows = [none if number is None else number for number in matched(len(own) - 1, none)]
+    return jnp.asarray(np.asarray(given)[[*rows, none]], own.dtype)

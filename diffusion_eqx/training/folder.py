@@ -115,8 +115,8 @@ def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> No
         raise ResumeError(
             f"{folder} holds a run of other settings: "
             + "; ".join(f"{name} was {_text(old, name)}, is {_text(new, name)}" for name in changed)
-            + ". Give the same settings to continue it, choose another folder, or start anew with "
-            "overwrite=True, which deletes it"
+            + ". Give the same settings to continue it; choose another folder, where init_from may begin "
+            "with what this run has learnt; or start anew with overwrite=True, which deletes it"
         )
 
 

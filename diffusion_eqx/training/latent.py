@@ -86,7 +86,7 @@ def train_latent(
         training,
         out=out,
         callbacks=callbacks,
-        init_from=source,
+        init_from=init_from,
         overwrite=overwrite,
     )
 

@@ -66,7 +66,7 @@ def train(
     **Warns:** `UserWarning` as `fit` and `check_data`, and if latents are not of about unit size.
     """
     if init_from is not None:
-        model = begin_from(model, init_from)
+        model = begin_from(model, init_from, data.class_names)
     if config.best_by is not None and out is None:
         raise ValueError(f"best_by={config.best_by!r} needs a folder for the best model; give out=")
     check_data(model, data)

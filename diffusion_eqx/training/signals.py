@@ -20,6 +20,8 @@ def stop_requests(stop: Callable[[], None]) -> Iterator[None]:
 
     def note(number: int, frame: object) -> None:
         signal.signal(number, before[number])
+        # Compiling may take half a minute more, in which nothing else is seen.
+        _say("stopping after this step; the same signal again ends at once")
         stop()
 
     def pass_on(number: int, frame: object) -> None:
@@ -41,6 +43,12 @@ def stop_requests(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _say(line: str) -> None:
+    # Not by print: the signal may have come while something else was printed.
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode())
 
 
 def preempted(step: int) -> bool:
