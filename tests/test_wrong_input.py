@@ -315,7 +315,7 @@ def test_other_settings_are_no_resumption(tmp_path, capsys, monkeypatch):
         assert "on purpose" in refused(command, capsys)
     said = refused([*command, "--training.seed", "5"], capsys)
     assert re.search(r"holds a run of other settings: .*training\.seed was 0, is 5", said)
-    assert "Give the same settings to continue it, choose another folder" in said
+    assert "Give the same settings to continue it; choose another folder" in said
     assert "start anew with --overwrite, which deletes it" in said
 
 
