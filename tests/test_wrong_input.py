@@ -144,6 +144,11 @@ def unknown_option(folder):
     return data("digits", "--epochs", "3")
 
 
+@case(r"'--training\.step' is no option here; did you mean --training\.steps\?")
+def option_that_is_nearly_one(folder):
+    return data("digits", "--training.step", "3")
+
+
 @case(r"Error parsing --training\.steps: invalid literal for int\(\) with base 10: 'many'")
 def word_for_a_number(folder):
     return data("digits", "--training.steps", "many")

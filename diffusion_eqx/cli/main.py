@@ -19,6 +19,7 @@ from diffusion_eqx.cli.errors import explained
 from diffusion_eqx.cli.number_options import read_numbers
 from diffusion_eqx.cli.option_file import train_with_file
 from diffusion_eqx.cli.parsing import parsed
+from diffusion_eqx.cli.unknown import unknown_option
 
 # Commands that draw take the numbers of samplers and guidance too.
 _DRAWING = {sample.Sample: sample.run, evaluate.Evaluate: evaluate.run}
@@ -59,7 +60,7 @@ def main(args: list[str] | None = None) -> None:
         if type(options) in _DRAWING:
             _DRAWING[type(options)](options, read_numbers(others))
         elif others:
-            raise ValueError(f"{others[0]!r} is no option here; see --help")
+            raise unknown_option(others[0], options)
         elif isinstance(options, train.Train):
             train.run(options)
         elif isinstance(options, train_student.TrainStudent):

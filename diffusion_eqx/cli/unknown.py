@@ -1,0 +1,26 @@
+"""What is said of an option that there is not."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+
+def unknown_option(given: str, options: Any) -> ValueError:
+    """The error for an argument that no option took; it names the most similar one.
+
+    - `options`: the options of the command, a dataclass, nested ones included.
+    """
+    name = given.split("=", 1)[0]
+    near = difflib.get_close_matches(name, list(_names(options)), n=1, cutoff=0.8)
+    hint = f"did you mean {near[0]}? See --help" if near else "see --help"
+    return ValueError(f"{name!r} is no option here; {hint}")
+
+
+def _names(options: Any, prefix: str = "--") -> Iterator[str]:
+    for field in dataclasses.fields(options):
+        name, value = prefix + field.name.replace("_", "-"), getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _names(value, f"{name}.")
+        else:
+            yield name
