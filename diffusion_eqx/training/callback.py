@@ -46,7 +46,7 @@ class Callback:
         """
 
     def step(self, run: Run) -> Stop | None:
-        """After each step. After a report, `run.rows[-1]` has what all callbacks added to it."""
+        """After each step. `run.report` has what all callbacks added to the report, if there was one."""
 
     def end(self, run: Run) -> None:
         """After the last step, and also if the run was stopped or failed; see `run.finished`."""

@@ -14,7 +14,7 @@ from diffusion_eqx.config import TrainingConfig
 from diffusion_eqx.data import Dataset
 from diffusion_eqx.random_keys import CALLBACK, role
 from diffusion_eqx.training.devices import on_one_device, wait_for_all, writes
-from diffusion_eqx.training.folder import add_launch, open_folder
+from diffusion_eqx.training.folder import PREVIEW, add_launch, open_folder
 from diffusion_eqx.training.identity import describe_data, describe_network, describe_training
 from diffusion_eqx.training.launch import describe_launch, differences
 from diffusion_eqx.training.state import TrainState, averaged
@@ -71,6 +71,19 @@ class Run:
     def due(self, every: int) -> bool:
         """Whether it is time for what is done every so many steps (0: never), and after the last one."""
         return every > 0 and (self.finished or self.step % every == 0)
+
+    @property
+    def report(self) -> dict[str, float] | None:
+        """The report made after this step, with what all callbacks added to it; None if there is none."""
+        return self.rows[-1] if self.rows and self.rows[-1]["step"] == self.step else None
+
+    @property
+    def picture(self) -> Path | None:
+        """The preview that was drawn after this step; None if none was."""
+        if self.folder is None or not self.due(self.config.preview_every):
+            return None
+        path = self.folder / PREVIEW
+        return path if path.exists() else None
 
     def stop(self, reason: str) -> None:
         """End the run after this step, its state being saved. The first reason given is kept."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from diffusion_eqx.training.callback import Callback
 from diffusion_eqx.training.devices import writes
 from diffusion_eqx.training.extras import need
-from diffusion_eqx.training.folder import PREVIEW, TENSORBOARD
+from diffusion_eqx.training.folder import TENSORBOARD
 from diffusion_eqx.training.run import Run
 
 if TYPE_CHECKING:
@@ -49,13 +49,11 @@ class TensorBoard(Callback):
         """Write the report and the picture of this step, if there are any."""
         if self._writer is None:
             return
-        if run.rows and run.rows[-1]["step"] == run.step:
-            for name, value in run.rows[-1].items():
-                if name != "step":
-                    self._writer.add_scalar(name, value, run.step)
-        picture = run.folder and run.folder / PREVIEW
-        if picture and run.due(run.config.preview_every) and picture.exists():
-            self._writer.add_image("preview", _pixels(picture), run.step, dataformats="HWC")
+        for name, value in (run.report or {}).items():
+            if name != "step":
+                self._writer.add_scalar(name, value, run.step)
+        if run.picture is not None:
+            self._writer.add_image("preview", _pixels(run.picture), run.step, dataformats="HWC")
         self._writer.flush()
 
     def end(self, run: Run) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 from diffusion_eqx.training.callback import Callback
 from diffusion_eqx.training.devices import writes
 from diffusion_eqx.training.extras import need
-from diffusion_eqx.training.folder import PREVIEW
 from diffusion_eqx.training.run import Run
 
 
@@ -52,12 +51,9 @@ class WeightsAndBiases(Callback):
             return
         import wandb
 
-        sent: dict[str, Any] = {}
-        if run.rows and run.rows[-1]["step"] == run.step:
-            sent |= run.rows[-1]
-        picture = run.folder and run.folder / PREVIEW
-        if picture and run.due(run.config.preview_every) and picture.exists():
-            sent |= {"step": run.step, "preview": wandb.Image(str(picture))}
+        sent: dict[str, Any] = dict(run.report or {})
+        if run.picture is not None:
+            sent |= {"step": run.step, "preview": wandb.Image(str(run.picture))}
         if sent:
             self._there.log(sent)
 
