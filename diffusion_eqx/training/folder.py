@@ -83,16 +83,24 @@ def add_launch(folder: Path, launch: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _write(record: Path, settings: dict[str, Any]) -> None:
-    partial = record.with_name(f".{SETTINGS}.partial")
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
-        partial.replace(record)
+        write_whole(record, json.dumps(settings, indent=2, sort_keys=True) + "\n")
     except OSError as error:
         raise OSError(
             f"the run cannot write into its folder {record.parent} ({error.strerror}): choose another one, "
             "or make it writable and make room"
         ) from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file, which appears whole or not at all.
+
+    **Raises:** `OSError`.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def _delete(path: Path) -> None:

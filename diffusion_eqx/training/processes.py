@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jax
 
-from diffusion_eqx.training.folder import PROCESSES
+from diffusion_eqx.training.folder import PROCESSES, write_whole
 
 # The number of a process and of all of them, where a launcher tells.
 _TOLD = (
@@ -174,9 +174,7 @@ def _waiting(place: Path, within: float) -> dict[int, Member]:
 
 def _write(place: Path, process: int, member: Member) -> None:
     place.mkdir(parents=True, exist_ok=True)
-    partial = place / f".{process}.partial"
-    partial.write_text(json.dumps(dataclasses.asdict(member)) + "\n")
-    partial.replace(_path(place, process))
+    write_whole(_path(place, process), json.dumps(dataclasses.asdict(member)) + "\n")
 
 
 def _path(place: Path, process: int) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 from diffusion_eqx.config import TrainingConfig
 from diffusion_eqx.data import Batches, Dataset, ResumableBatches
 from diffusion_eqx.training.devices import writes
-from diffusion_eqx.training.folder import STREAM
+from diffusion_eqx.training.folder import STREAM, write_whole
 
 _log = logging.getLogger(__name__)
 # As many as there are checkpoints.
@@ -45,14 +45,12 @@ def save_stream_state(folder: Path, state: dict[str, Any]) -> None:
     if not writes():
         return
     path = folder / STREAM
-    partial = path.with_name(f".{path.name}.partial")
     try:
         kept = [one for one in _states(path) if one["batch"] < state["batch"]]
     except (ValueError, KeyError, TypeError):  # Damaged, and no longer needed.
         kept = []
     try:
-        partial.write_text(json.dumps([*kept, state][-_KEPT:]))
-        partial.replace(path)
+        write_whole(path, json.dumps([*kept, state][-_KEPT:]))
     except OSError as error:
         _log.warning("%s was not written, and a resumption reads the stream again: %s", path, error)
 
