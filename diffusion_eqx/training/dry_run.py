@@ -9,10 +9,9 @@ import jax
 
 from diffusion_eqx.config import TrainingConfig
 from diffusion_eqx.data import Dataset
-from diffusion_eqx.random_keys import STEP, role
 from diffusion_eqx.training.devices import local_rows, placement
 from diffusion_eqx.training.prefetch import read_rows
-from diffusion_eqx.training.recipe import Recipe
+from diffusion_eqx.training.recipe import Recipe, first_state
 from diffusion_eqx.training.state import EMA
 from diffusion_eqx.training.step import train_step
 
@@ -63,7 +62,7 @@ def dry_run(network: Any, data: Dataset, recipe: Recipe, config: TrainingConfig)
     **Raises:** as `fit`, for what is wrong with its arguments.
     """
     where = placement(config.batch_size, parts=config.accumulation, sharded=config.sharded)
-    state = where.place(recipe.init(network, key=role(jax.random.key(config.seed), STEP)))
+    state = first_state(recipe, network, config, where)
     arrays = jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array))
     weights = jax.tree.leaves(eqx.filter(state.averages[EMA], eqx.is_array))
     batches = data.batches(config.batch_size, seed=config.seed)

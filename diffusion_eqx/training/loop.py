@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from diffusion_eqx._once import run_once
 from diffusion_eqx.config import TrainingConfig
 from diffusion_eqx.data import Dataset
-from diffusion_eqx.random_keys import STEP, role
 from diffusion_eqx.training import folder
 from diffusion_eqx.training.callback import Callback
 from diffusion_eqx.training.calls import Calls
 from diffusion_eqx.training.devices import Placement, local_rows, on_one_device, placement
 from diffusion_eqx.training.prefetch import ReadAhead
-from diffusion_eqx.training.recipe import Recipe
+from diffusion_eqx.training.recipe import Recipe, first_state
 from diffusion_eqx.training.run import Run
 from diffusion_eqx.training.signals import preempted, stop_requests
 from diffusion_eqx.training.state import Network, TrainState
@@ -75,9 +73,8 @@ def fit(
     run = Run() if run is None else run
     _check(recipe, config, run)
     run.open(network, data, config)
-    state = run_once(recipe.init, network, key=role(jax.random.key(config.seed), STEP))
     where = placement(config.batch_size, parts=config.accumulation, sharded=config.sharded)
-    state = where.place(state)
+    state = first_state(recipe, network, config, where)
     built_in, checkpoints = _built_in(run)
     calls = Calls((*_previews(run), *callbacks, *built_in), run)
     run.begin(state, calls.states)

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from diffusion_eqx._once import run_once
 from diffusion_eqx._typing import PRNGKey, Scalar
 from diffusion_eqx.config import TrainingConfig
 from diffusion_eqx.data import Augmentation
 from diffusion_eqx.losses import AdaptiveLoss
-from diffusion_eqx.random_keys import INIT, role
+from diffusion_eqx.random_keys import INIT, STEP, role
 from diffusion_eqx.training.averages import AbstractAverage, ExponentialAverage, PowerAverage
+from diffusion_eqx.training.devices import Placement
 from diffusion_eqx.training.loss_scale import LossScale
 from diffusion_eqx.training.optimizers import build_optimizer, evaluation_weights
 from diffusion_eqx.training.parts import trainable
@@ -81,6 +83,15 @@ class Recipe(eqx.Module):
         )
         weights = eqx.filter(uncertainty, eqx.is_inexact_array)
         return Learned(uncertainty, importance, UNCERTAINTY_OPTIMIZER.init(weights))
+
+
+def first_state(
+    recipe: Recipe, network: Network, config: TrainingConfig, where: Placement
+) -> TrainState[Network]:
+    """The state before the first step of a run, on its devices; made by one program."""
+    key = role(jax.random.key(config.seed), STEP)
+    state: Any = run_once(recipe.init, network, key=key)
+    return where.place(state)
 
 
 def make_recipe(
