@@ -9,17 +9,16 @@ The second stage is `train` of this model on the same images, as for any other m
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import TypeVar
 
 import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion_eqx._typing import Cond, Images, Latents
+from diffusion_eqx._typing import Cond, Images
 from diffusion_eqx.config import TrainingConfig
-from diffusion_eqx.data import ArrayDataset, Dataset, ImagesInMemory, to_unit_range
+from diffusion_eqx.data import ArrayDataset, Dataset, ImagesInMemory
 from diffusion_eqx.losses import AbstractLoss, Draws
 from diffusion_eqx.models import LDMModel
 from diffusion_eqx.nn import AbstractAutoencoder
@@ -113,16 +112,3 @@ def encode_dataset(
     mean = encode_moments(model.autoencoder, data, batch_size=batch_size, cache=cache).mean
     scale = np.asarray(model.scale_factor).astype(mean.dtype)
     return ArrayDataset(scale * mean, data.labels, data.class_names)
-
-
-def encoded(
-    encode: Callable[[Images], Latents], images: np.ndarray, batch_size: int = 500
-) -> Float[np.ndarray, "examples height width channels"]:
-    """The latents of images, uint8 or in [−1, 1], some at a time."""
-    jitted = eqx.filter_jit(lambda encode, images: encode(to_unit_range(images)))
-    return np.concatenate([np.asarray(jitted(encode, part)) for part in _parts(images, batch_size)])
-
-
-def _parts(images: np.ndarray, batch_size: int) -> Iterator[Array]:
-    for begin in range(0, len(images), batch_size):
-        yield jax.device_put(images[begin : begin + batch_size])

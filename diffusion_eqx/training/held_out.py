@@ -21,7 +21,7 @@ from diffusion_eqx.data import ArrayDataset, ImageDataset, ImagesInMemory, to_un
 from diffusion_eqx.denoiser import AbstractDenoiser
 from diffusion_eqx.models import LDMModel
 from diffusion_eqx.random_keys import EVAL, role
-from diffusion_eqx.training.autoencoder import encoded
+from diffusion_eqx.training.autoencoder import encode_dataset
 from diffusion_eqx.training.callback import Callback
 from diffusion_eqx.training.devices import writes
 from diffusion_eqx.training.folder import HELD_OUT
@@ -131,7 +131,7 @@ class HeldOut(Callback):
             self._examples = self._data.images[: self._limit]
             if isinstance(model, LDMModel):
                 # Once: the autoencoder stays as it is while its model is trained.
-                self._examples = encoded(model.encode, self._examples)
+                self._examples = encode_dataset(model, ImageDataset(self._examples)).examples
         cond = None if labels is None else np.asarray(labels[: self._limit], np.int32)
         denoiser = eqx.nn.inference_mode(getattr(model, "denoiser", model))
         found = held_out_loss(denoiser, self._examples, cond, key=run.key("held out"))
