@@ -2,21 +2,20 @@
 
 import base64
 import json
-import sys
 from collections.abc import Iterator
 from typing import Any
+
+from diffusion_eqx.data.foreign import is_of
 
 
 def is_grain_map(source: Any) -> bool:
     """Whether it is a `grain.MapDataset`."""
-    grain: Any = sys.modules.get("grain")
-    return grain is not None and isinstance(source, grain.MapDataset)
+    return is_of(source, "grain", "MapDataset")
 
 
 def is_grain_stream(source: Any) -> bool:
     """Whether it is a `grain.IterDataset`."""
-    grain: Any = sys.modules.get("grain")
-    return grain is not None and isinstance(source, grain.IterDataset)
+    return is_of(source, "grain", "IterDataset")
 
 
 class GrainStream:

@@ -1,21 +1,20 @@
 """Streamed data sets of Hugging Face. `datasets` is imported by whoever made one, never here."""
 
 import copy
-import sys
 from collections.abc import Iterator
 from typing import Any
+
+from diffusion_eqx.data.foreign import is_of
 
 
 def is_hugging_face(source: Any) -> bool:
     """Whether it is a `datasets.Dataset`."""
-    datasets: Any = sys.modules.get("datasets")
-    return datasets is not None and isinstance(source, datasets.Dataset)
+    return is_of(source, "datasets", "Dataset")
 
 
 def is_hugging_face_stream(source: Any) -> bool:
     """Whether it is a `datasets.IterableDataset`."""
-    datasets: Any = sys.modules.get("datasets")
-    return datasets is not None and isinstance(source, datasets.IterableDataset)
+    return is_of(source, "datasets", "IterableDataset")
 
 
 class HuggingFaceStream:

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from diffusion_eqx.data.foreign import is_of
+
 _CHECKPOINT = "iterator"
 _opened = itertools.count()
 
 
 def is_tf_data(source: Any) -> bool:
     """Whether it is a `tf.data.Dataset`."""
-    tensorflow: Any = sys.modules.get("tensorflow")
-    return tensorflow is not None and isinstance(source, tensorflow.data.Dataset)
+    return is_of(source, "tensorflow", "data.Dataset")
 
 
 def tf_length(source: Any) -> int | None:
