@@ -1,8 +1,9 @@
 """The arrays of a PyTree as one safetensors file, with what describes them in its metadata."""
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,19 +69,39 @@ def read_arrays(
     **Raises:** `FileNotFoundError`; `ModelFileError` if the file is something else, of another version, or
     damaged.
     """
+    with _opened(path) as file:
+        metadata = _checked_metadata(file, path, format_name, version)
+        return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def read_metadata(path: str | Path, format_name: str, version: str) -> dict[str, str]:
+    """The metadata alone of such a file; its arrays are not read.
+
+    **Raises:** as `read_arrays`.
+    """
+    with _opened(path) as file:
+        return _checked_metadata(file, path, format_name, version)
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
     path = Path(path)
     if not path.is_file():
         what = f"{path} is a folder, where the file of a model is wanted"
         raise FileNotFoundError(what if path.is_dir() else f"there is no model file {path}")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            found = file.metadata() or {}
-            # The first files had an entry for each name.
-            metadata = json.loads(found[_METADATA]) if _METADATA in found else found
-            names = file.keys()
-            arrays = {name: file.get_tensor(name) for name in names}
+            yield file
     except safetensors.SafetensorError as error:
         raise ModelFileError(f"{path} is damaged or not a safetensors file: {error}") from error
+
+
+def _checked_metadata(
+    file: Any, path: str | Path, format_name: str, version: str
+) -> dict[str, str]:
+    found = file.metadata() or {}
+    # The first files had an entry for each name.
+    metadata = json.loads(found[_METADATA]) if _METADATA in found else found
     found_format = str(metadata.get("format"))
     if found_format != format_name:
         raise ModelFileError(
@@ -92,7 +113,7 @@ def read_arrays(
             f"{path} has format version {metadata.get('format_version')}; this release of "
             f"diffusion_eqx reads version {version}"
         )
-    return metadata, arrays
+    return metadata
 
 
 def fill(

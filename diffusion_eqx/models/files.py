@@ -23,6 +23,7 @@ from diffusion_eqx.models.array_file import (
     fill,
     named_arrays,
     read_arrays,
+    read_metadata,
     write_arrays,
 )
 from diffusion_eqx.models.base import AbstractDiffusionModel
@@ -138,7 +139,7 @@ def read_record(path: str | Path) -> Record:
 
     **Raises:** as `load_model`.
     """
-    metadata, _ = read_arrays(path, FORMAT, FORMAT_VERSION)
+    metadata = read_metadata(path, FORMAT, FORMAT_VERSION)
     kind = json.loads(metadata["config"]).get("kind")
     name = KINDS[kind][1].__name__ if kind in KINDS else str(kind)
     return Record(name, json.loads(metadata["ema"]), json.loads(metadata["training"]))
