@@ -18,14 +18,15 @@ PACKAGED = ("fashion-mnist", *_IN_MEMORY)
 
 
 def check_picture_options(name: str, **given: Any) -> None:
-    """Refuse options of picture folders where the data set is none.
+    """Refuse options of picture folders where the data set is another one.
 
+    - `name`: of the data set; one that there is not is refused by `load_dataset`.
     - `given`: options by their names, None where one was not given.
 
     **Raises:** `ValueError`.
     """
     wrong = [f"--{option}" for option, value in given.items() if value is not None]
-    if wrong and not _holds_pictures(name):
+    if wrong and (Path(name).exists() or name in PACKAGED) and not _holds_pictures(name):
         raise ValueError(
             f"{wrong[0]} is for pictures, a folder or a .zip of them, and {name} has images and labels of "
             "its own: leave it out"

@@ -201,7 +201,7 @@ def _refuse_drawing(options: Evaluate, numbers: dict[str, float]) -> None:
 
 
 def _real_images(options: Evaluate, model: "AbstractDiffusionModel | None") -> "ImagesInMemory":
-    from diffusion_eqx.cli.data import PACKAGED, check_picture_options, load_dataset
+    from diffusion_eqx.cli.data import check_picture_options, load_dataset
     from diffusion_eqx.evaluation import load_reference
 
     size, channels = options.size, None
@@ -215,10 +215,9 @@ def _real_images(options: Evaluate, model: "AbstractDiffusionModel | None") -> "
         raise ValueError(
             f"at which size shall the pictures of {options.data} be read? Give --size HEIGHT WIDTH"
         )
-    if Path(options.data).exists() or options.data in PACKAGED:
-        check_picture_options(
-            options.data, size=options.size, labels=options.labels, broken=options.broken
-        )
+    check_picture_options(
+        options.data, size=options.size, labels=options.labels, broken=options.broken
+    )
     data = load_dataset(
         options.data, size or (1, 1), channels, options.data_dir, options.labels, options.broken
     )

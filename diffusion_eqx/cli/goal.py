@@ -2,16 +2,32 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+
+from diffusion_eqx.config import (
+    DDIMConfig,
+    DDPMConfig,
+    DiTConfig,
+    LDMConfig,
+    ScoreDiffusionConfig,
+)
 
 if TYPE_CHECKING:
     from diffusion_eqx.data import ImagesInMemory
 
-MODELS = ("ddim", "ddpm", "score", "dit", "latent")
+# The kinds of model, by the names with which `--kind` chooses them.
+KINDS: dict[str, type[Any]] = {
+    "ddim": DDIMConfig,
+    "ddpm": DDPMConfig,
+    "score": ScoreDiffusionConfig,
+    "dit": DiTConfig,
+    "latent": LDMConfig,
+}
+# Students are called as `distill` calls its methods, with a dash.
 STUDENTS = ("progressive", "consistency", "consistency-training")
-ALL_KINDS = (*MODELS, *STUDENTS)
+ALL_KINDS = (*KINDS, *STUDENTS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,12 +82,9 @@ def load_source(
 
     **Raises:** `ValueError` as `load_dataset`, and if there are fewer images than a batch has.
     """
-    from diffusion_eqx.cli.data import PACKAGED, check_picture_options, load_dataset
+    from diffusion_eqx.cli.data import check_picture_options, load_dataset
 
-    if Path(source.data).exists() or source.data in PACKAGED:
-        check_picture_options(
-            source.data, size=source.size, labels=source.labels, broken=source.broken
-        )
+    check_picture_options(source.data, size=source.size, labels=source.labels, broken=source.broken)
     data = load_dataset(
         source.data,
         size if source.size is None else source.size,

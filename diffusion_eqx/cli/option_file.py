@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from diffusion_eqx.cli.errors import explained
-from diffusion_eqx.cli.goal import Goal
-from diffusion_eqx.cli.train import KINDS, default_model, train_of
+from diffusion_eqx.cli.goal import KINDS, Goal
+from diffusion_eqx.cli.train import default_model, train_of
 from diffusion_eqx.config import TrainingConfig
 
 _ENDINGS = (".yaml", ".yml", ".json")

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from diffusion_eqx.cli.class_names import tell_classes
-from diffusion_eqx.cli.goal import STUDENTS, Goal, Source, check_out, load_source
+from diffusion_eqx.cli.goal import (
+    ALL_KINDS,
+    KINDS,
+    STUDENTS,
+    Goal,
+    Source,
+    check_out,
+    load_source,
+)
 from diffusion_eqx.cli.launching import Launch, join
 from diffusion_eqx.cli.train_student import TrainStudent
 from diffusion_eqx.cli.watching import Watch, callbacks_of
@@ -29,14 +37,6 @@ if TYPE_CHECKING:
 
 ModelConfig = DDIMConfig | DDPMConfig | ScoreDiffusionConfig | DiTConfig | LDMConfig
 
-# The kinds of model, by the names with which `--kind` chooses them.
-KINDS: dict[str, type[Any]] = {
-    "ddim": DDIMConfig,
-    "ddpm": DDPMConfig,
-    "score": ScoreDiffusionConfig,
-    "dit": DiTConfig,
-    "latent": LDMConfig,
-}
 # Guidance at the highest noise costs variety (Kynkäänniemi et al. 2024).
 _INTERVAL = (0.0, 0.95)
 
@@ -95,34 +95,28 @@ def train_of(kind: str) -> type[Train] | type[TrainStudent]:
 
     **Raises:** `ValueError` for an unknown kind.
     """
-    if kind in STUDENTS:
-        return dataclasses.make_dataclass(
-            "TrainStudent",
-            [("kind", Goal.__annotations__["kind"], dataclasses.field(default=kind))],
-            bases=(TrainStudent,),
-            frozen=True,
-            kw_only=True,
-            namespace={"__doc__": TrainStudent.__doc__, "__module__": TrainStudent.__module__},
-        )
-    if kind not in KINDS:
-        raise ValueError(f"unknown --kind {kind!r}; choose one of {', '.join((*KINDS, *STUDENTS))}")
+    if kind not in ALL_KINDS:
+        raise ValueError(f"unknown --kind {kind!r}; choose one of {', '.join(ALL_KINDS)}")
     if kind == "ddim":
         return Train
     fields: list[Any] = [
         ("kind", Goal.__annotations__["kind"], dataclasses.field(default=kind)),
-        (
-            "model",
-            tyro.conf.AvoidSubcommands[KINDS[kind]],
-            dataclasses.field(default_factory=lambda: default_model(kind)),
-        ),
     ]
+    if kind in STUDENTS:
+        return _with_fields(TrainStudent, fields)
+    model = dataclasses.field(default_factory=lambda: default_model(kind))
+    return _with_fields(Train, [*fields, ("model", tyro.conf.AvoidSubcommands[KINDS[kind]], model)])
+
+
+def _with_fields(options: type[Any], fields: list[Any]) -> type[Any]:
+    """A class of options with other fields in place of some of its own."""
     return dataclasses.make_dataclass(
-        "Train",
+        options.__name__,
         fields,
-        bases=(Train,),
+        bases=(options,),
         frozen=True,
         kw_only=True,
-        namespace={"__doc__": Train.__doc__, "__module__": Train.__module__},
+        namespace={"__doc__": options.__doc__, "__module__": options.__module__},
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from diffusion_eqx.cli.class_names import check_class_names
-from diffusion_eqx.cli.goal import STUDENTS, Goal, Source, check_out, load_source
+from diffusion_eqx.cli.goal import Goal, Source, check_out, load_source
 from diffusion_eqx.cli.launching import Launch, join
 from diffusion_eqx.cli.watching import Watch, callbacks_of
 from diffusion_eqx.config import TrainingConfig
@@ -60,7 +60,7 @@ def run(options: TrainStudent) -> None:
     join(options, options.out)
     import jax
 
-    from diffusion_eqx.distillation import METHODS, distill
+    from diffusion_eqx.distillation import distill
     from diffusion_eqx.models import load_model
     from diffusion_eqx.training import DataMismatch, ResumeError
 
@@ -73,7 +73,7 @@ def run(options: TrainStudent) -> None:
             teacher,
             data,
             options.training,
-            method=METHODS[STUDENTS.index(options.kind)],
+            method=options.kind.replace("-", "_"),
             stages=options.stages,
             guidance=options.guidance_scale,
             out=options.out,
