@@ -4,16 +4,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import equinox as eqx
 import jax
 
 from diffusion_eqx.config import SamplerConfig, TrainingConfig
-from diffusion_eqx.data import Dataset, ImagesInMemory
+from diffusion_eqx.data import Dataset
 from diffusion_eqx.denoiser import AbstractDenoiser, Denoiser
 from diffusion_eqx.distillation.consistency import train_consistency
 from diffusion_eqx.distillation.progressive import distill_progressively
-from diffusion_eqx.models import AbstractDiffusionModel, LDMModel, save_model, with_sampler
-from diffusion_eqx.training import Callback, Run, check_data, encode_dataset, training_record
+from diffusion_eqx.models import AbstractDiffusionModel, save_model, with_network, with_sampler
+from diffusion_eqx.training import Callback, Run, check_data, training_record, what_is_denoised
 
 ModelT = TypeVar("ModelT", bound=AbstractDiffusionModel)
 
@@ -74,17 +73,16 @@ def distill(
     check_data(model, data)
     stages = tuple(_STAGES[method] if stages is None else stages)
     folder = None if out is None else Path(out)
-    examples: Dataset = data
-    if isinstance(model, LDMModel):
-        assert isinstance(data, ImagesInMemory)  # check_data saw to it.
-        examples = encode_dataset(model, data, cache=None if folder is None else folder / "latents")
+    examples = what_is_denoised(model, data, folder)
     # What every stage has in common, whatever the method.
     given = {"config": config, "stages": stages, "callbacks": tuple(callbacks)}
     given["runs"] = _runs(folder, model, method, guidance, overwrite)
     teacher = model.plan(guidance=guidance).denoiser
     student, steps = _last(model.denoiser, teacher, examples, method, given)
     name = "ddim" if method == "progressive" else "consistency"
-    finished = with_sampler(_with(model, student.backbone), SamplerConfig(name=name, steps=steps))
+    finished = with_sampler(
+        with_network(model, student.backbone), SamplerConfig(name=name, steps=steps)
+    )
     if folder is not None and jax.process_index() == 0:
         record = training_record(data, config, [])
         record["training"] |= {"method": method, "stages": list(stages), "guidance": guidance}
@@ -114,12 +112,8 @@ def _runs(
         return Run(
             folder / f"stage-{steps}",
             settings={**settings, "stage": steps},
-            assemble=lambda network: _with(model, network),
+            assemble=lambda network: with_network(model, network),
             overwrite=overwrite,
         )
 
     return run
-
-
-def _with(model: ModelT, network: Any) -> ModelT:
-    return eqx.tree_at(lambda m: m.denoiser.backbone, model, network)

@@ -16,6 +16,8 @@ from diffusion_eqx.models.build import build_denoiser as build_denoiser
 from diffusion_eqx.models.build import build_dit as build_dit
 from diffusion_eqx.models.build import build_schedule as build_schedule
 from diffusion_eqx.models.build import build_unet as build_unet
+from diffusion_eqx.models.changed import with_network as with_network
+from diffusion_eqx.models.changed import with_sampler as with_sampler
 from diffusion_eqx.models.classifier import NoisyClassifier as NoisyClassifier
 from diffusion_eqx.models.classifier_file import SavedClassifier as SavedClassifier
 from diffusion_eqx.models.classifier_file import load_classifier as load_classifier
@@ -33,7 +35,6 @@ from diffusion_eqx.models.kinds import build_model as build_model
 from diffusion_eqx.models.latent import LDMModel as LDMModel
 from diffusion_eqx.models.plan import GuidanceLike as GuidanceLike
 from diffusion_eqx.models.plan import Plan as Plan
-from diffusion_eqx.models.recommended import with_sampler as with_sampler
 from diffusion_eqx.models.score import ScoreDiffusionModel as ScoreDiffusionModel
 
 __dir__ = _face(globals())

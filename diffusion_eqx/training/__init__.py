@@ -27,6 +27,7 @@ from diffusion_eqx.training.devices import placement as placement
 from diffusion_eqx.training.digest import digest as digest
 from diffusion_eqx.training.dry_run import Costs as Costs
 from diffusion_eqx.training.dry_run import dry_run as dry_run
+from diffusion_eqx.training.examples import what_is_denoised as what_is_denoised
 from diffusion_eqx.training.fine_tuning import begin_from as begin_from
 from diffusion_eqx.training.folder import ResumeError as ResumeError
 from diffusion_eqx.training.held_out import CENTRES as CENTRES

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_eqx.models import AbstractDiffusionModel, load_model, read_record
+from diffusion_eqx.models import AbstractDiffusionModel, load_model, read_record, with_network
 from diffusion_eqx.nn import ClassEmbedding
 
 ModelT = TypeVar("ModelT", bound=AbstractDiffusionModel)
@@ -38,7 +38,7 @@ def begin_from(
         other.denoiser.backbone,
         lambda classes, old: matched_classes(class_names, known, classes, old),
     )
-    return eqx.tree_at(lambda m: m.denoiser.backbone, model, backbone)
+    return with_network(model, backbone)
 
 
 def matched_classes(

@@ -2,25 +2,21 @@
 
 import json
 import tempfile
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import equinox as eqx
-import numpy as np
-
 from diffusion_eqx.config import TrainingConfig, to_json
-from diffusion_eqx.data import ArrayDataset, Dataset, ImagesInMemory
+from diffusion_eqx.data import Dataset
 from diffusion_eqx.losses import training_loss
-from diffusion_eqx.models import AbstractDiffusionModel, LDMModel, save_model
-from diffusion_eqx.training.autoencoder import encode_dataset
+from diffusion_eqx.models import AbstractDiffusionModel, LDMModel, save_model, with_network
 from diffusion_eqx.training.best import Best
 from diffusion_eqx.training.callback import Callback
 from diffusion_eqx.training.checks import check_data, check_unchanged
 from diffusion_eqx.training.devices import writes
+from diffusion_eqx.training.examples import what_is_denoised
 from diffusion_eqx.training.fine_tuning import begin_from
-from diffusion_eqx.training.folder import BEST, LATENTS, MODEL
+from diffusion_eqx.training.folder import BEST, MODEL
 from diffusion_eqx.training.held_out import HeldOut, split_held_out
 from diffusion_eqx.training.identity import describe_network, describe_value
 from diffusion_eqx.training.loop import fit
@@ -30,9 +26,6 @@ from diffusion_eqx.training.run import Run
 from diffusion_eqx.training.state import averaged
 
 ModelT = TypeVar("ModelT", bound=AbstractDiffusionModel)
-
-# Latents whose standard deviation lies outside are noised too early or too late.
-_UNIT_SIZE = (0.5, 2.0)
 
 
 def train(
@@ -75,7 +68,7 @@ def train(
     run = Run(
         out,
         settings=_settings(model),
-        assemble=lambda network: _with_network(model, network),
+        assemble=lambda network: with_network(model, network),
         overwrite=overwrite,
     )
     if out is not None:
@@ -89,17 +82,15 @@ def train(
         # After all that add to a report.
         callbacks = (*callbacks, best)
     loss = training_loss(model.denoiser, model.config, config)
-    cache = None if run.folder is None else run.folder / LATENTS
-    examples = _latents(model, data, cache) if isinstance(model, LDMModel) else data
     state, rows = fit(
         model.denoiser.backbone,
-        examples,
+        what_is_denoised(model, data, run.folder),
         make_recipe(config, loss),
         config,
         run=run,
         callbacks=callbacks,
     )
-    trained = _with_network(model, averaged(state))
+    trained = with_network(model, averaged(state))
     if run.folder is not None and writes():
         save_model(run.folder / MODEL, trained, record=training_record(data, config, rows))
     return trained
@@ -119,20 +110,3 @@ def _check_savable(model: AbstractDiffusionModel, data: Dataset, config: Trainin
     # A model that cannot be saved is refused before it is trained, not after.
     with tempfile.TemporaryDirectory() as folder:
         save_model(Path(folder) / MODEL, model, record=training_record(data, config, []))
-
-
-def _with_network(model: ModelT, network: Any) -> ModelT:
-    return eqx.tree_at(lambda m: m.denoiser.backbone, model, network)
-
-
-def _latents(model: LDMModel, data: Dataset, cache: Path | None) -> ArrayDataset:
-    assert isinstance(data, ImagesInMemory)  # check_data saw to it.
-    latents = encode_dataset(model, data, cache=cache)
-    deviation = float(np.std(latents.examples, dtype=np.float64))
-    if not _UNIT_SIZE[0] < deviation < _UNIT_SIZE[1]:
-        warnings.warn(
-            f"the latents have a standard deviation of {deviation:.3g}, where the noise schedule expects "
-            "about 1; make the model with scale_factor=measure_scale_factor(autoencoder, images)",
-            stacklevel=3,
-        )
-    return latents

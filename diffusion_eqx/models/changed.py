@@ -1,13 +1,20 @@
-"""How a model is drawn unless told otherwise."""
+"""The same model with another part."""
 
 import copy
 import dataclasses
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import equinox as eqx
 
 from diffusion_eqx.config import SamplerConfig
 from diffusion_eqx.models.base import AbstractDiffusionModel
 
 _Model = TypeVar("_Model", bound=AbstractDiffusionModel)
+
+
+def with_network(model: _Model, network: Any) -> _Model:
+    """The same model with another network, such as the one that a training gives."""
+    return eqx.tree_at(lambda m: m.denoiser.backbone, model, network)
 
 
 def with_sampler(model: _Model, sampler: SamplerConfig) -> _Model:
