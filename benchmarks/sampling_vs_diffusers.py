@@ -30,15 +30,14 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 import tyro
-from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.ddim.pipeline_ddim import DDIMPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 import diffusion_eqx as dx
-from tests.peer_unet import with_weights_of
+from benchmarks.twin_unets import SIZE, Sizes, our_model, their_unet, with_their_weights
 from tests.peer_weights import fill_randomly
 
-WIDTHS, SIZE, LAYERS, HEAD_DIM, GROUPS = (32, 64, 128), 28, 2, 32, 8
+SIZES = Sizes((32, 64, 128), layers=2, head_dim=32, groups=8)
 SAMPLERS = ("ddim", "unipc")
 # Between two measurements, so that threads that still wait for work do not disturb the next one.
 PAUSE = 0.3
@@ -68,7 +67,7 @@ def main() -> None:
         options = dataclasses.replace(options, count=2, steps=3, rounds=1)
     torch.set_num_threads(cores)
     peer = their_network()
-    model = our_model(peer)
+    model = with_their_weights(our_model(SIZES), peer)
     results: dict[str, Any] = {
         "machine": {"cores": cores, "CPU": processor(), "jax": jax.__version__},
         "peers": {"torch": torch.__version__, "diffusers": diffusers.__version__},
@@ -90,43 +89,9 @@ def main() -> None:
 def their_network() -> Any:
     """diffusers' U-Net, with weights that are not those of its start, many of which are zero."""
     torch.manual_seed(0)
-    attention = (False,) * (len(WIDTHS) - 1) + (True,)
-    peer: Any = UNet2DModel(
-        sample_size=SIZE,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=WIDTHS,
-        down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
-        up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in attention[::-1]),
-        layers_per_block=LAYERS,
-        time_embedding_dim=WIDTHS[0],
-        attention_head_dim=HEAD_DIM,
-        norm_num_groups=GROUPS,
-        attn_norm_num_groups=GROUPS,
-        resnet_time_scale_shift="scale_shift",
-    )
-    peer.eval()
+    peer = their_unet(SIZES).eval()
     fill_randomly(peer, scale=0.02)
-    return peer.to(memory_format=torch.channels_last)
-
-
-def our_model(peer: Any) -> dx.models.DDIMModel:
-    """Our model around the U-Net with the peer's weights; schedule and clipping are diffusers' defaults."""
-    config = dx.config.DDIMConfig(
-        backbone=dx.config.UNetBackboneConfig(
-            hidden_dims=WIDTHS,
-            time_embedding_dim=WIDTHS[0],
-            attention_resolutions=(-(-SIZE // 2 ** (len(WIDTHS) - 1)),),
-            num_res_blocks=LAYERS,
-            head_dim=HEAD_DIM,
-            norm_groups=GROUPS,
-        ),
-        input_shape=(SIZE, SIZE, 1),
-    )
-    model = dx.models.DDIMModel(config, key=jax.random.key(0))
-    backbone = model.denoiser.backbone
-    assert isinstance(backbone, dx.nn.UNet)
-    return eqx.tree_at(lambda m: m.denoiser.backbone, model, with_weights_of(backbone, peer))
+    return peer
 
 
 def difference(model: dx.models.DDIMModel, peer: Any) -> float:

@@ -21,20 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import equinox as eqx
 import jax
 import numpy as np
 import torch
 import tyro
-from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.training_utils import EMAModel
 
 import diffusion_eqx as dx
-from tests.peer_unet import with_weights_of
+from benchmarks.twin_unets import Sizes, our_model, their_unet, with_their_weights
 
-WIDTHS, LAYERS, HEAD_DIM, GROUPS = (16, 32, 64), 1, 16, 4
+SIZES = Sizes((16, 32, 64), layers=1, head_dim=16, groups=4)
 WARMUP, EMA_DECAY = 50, 0.99
 PRECISIONS = ("float32", "bfloat16")
 
@@ -104,7 +102,7 @@ def main() -> None:
         "machine": {"cores": cores, "jax": jax.__version__},
         "peers": {"torch": torch.__version__, "diffusers": diffusers.__version__},
         "setting": {
-            "parameters": our_model(0).num_parameters,
+            "parameters": our_model(SIZES).num_parameters,
             "steps": options.steps,
             "batch size": options.batch_size,
             "images drawn": options.count,
@@ -121,24 +119,6 @@ def first(data: dx.data.ImageDataset) -> dx.data.ImageDataset:
     """The first thousand images."""
     assert data.labels is not None
     return dx.data.ImageDataset(data.images[:1000], data.labels[:1000])
-
-
-def our_model(seed: int) -> dx.models.DDIMModel:
-    """Our U-Net on the linear schedule, predicting the noise."""
-    config = dx.config.DDIMConfig(
-        backbone=dx.config.UNetBackboneConfig(
-            hidden_dims=WIDTHS,
-            time_embedding_dim=WIDTHS[0],
-            attention_resolutions=(7,),
-            num_res_blocks=LAYERS,
-            head_dim=HEAD_DIM,
-            norm_groups=GROUPS,
-        ),
-        noise_schedule=dx.config.NoiseScheduleConfig(schedule_type="linear"),
-        prediction_type="epsilon",
-        input_shape=(28, 28, 1),
-    )
-    return dx.models.DDIMModel(config, key=jax.random.key(seed))
 
 
 def ours(
@@ -159,7 +139,7 @@ def ours(
     )
     unlabelled = dx.data.ImageDataset(data.images)
     reports = Reports()
-    model = dx.train(our_model(seed), unlabelled, config, callbacks=[reports])
+    model = dx.train(our_model(SIZES, seed=seed), unlabelled, config, callbacks=[reports])
     return model, reports.speed
 
 
@@ -178,21 +158,7 @@ def theirs(
 ) -> tuple[dx.models.DDIMModel, float]:
     """diffusers' U-Net, trained as its tutorial does, as our model; and the images of a second."""
     torch.manual_seed(seed)
-    attention = (False,) * (len(WIDTHS) - 1) + (True,)
-    network: Any = UNet2DModel(
-        sample_size=28,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=WIDTHS,
-        down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
-        up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in attention[::-1]),
-        layers_per_block=LAYERS,
-        time_embedding_dim=WIDTHS[0],
-        attention_head_dim=HEAD_DIM,
-        norm_num_groups=GROUPS,
-        attn_norm_num_groups=GROUPS,
-        resnet_time_scale_shift="scale_shift",
-    ).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    network = their_unet(SIZES)
     optimizer = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=0.0)
     rate = get_cosine_schedule_with_warmup(optimizer, min(WARMUP, options.steps - 1), options.steps)
     average = EMAModel(network.parameters(), decay=EMA_DECAY)
@@ -217,9 +183,7 @@ def theirs(
             timed = time.perf_counter()
     speed = (options.steps - 1) * options.batch_size / (time.perf_counter() - timed)
     average.copy_to(network.parameters())
-    model = our_model(seed)
-    backbone = with_weights_of(model.denoiser.backbone, network.eval())  # pyright: ignore[reportArgumentType]
-    return eqx.tree_at(lambda m: m.denoiser.backbone, model, backbone), speed
+    return with_their_weights(our_model(SIZES, seed=seed), network), speed
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
