@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from diffusion_eqx.cli.class_names import check_class_names
+from diffusion_eqx.cli.computing import prepare
 from diffusion_eqx.cli.drawing import check_seed, draw
 from diffusion_eqx.cli.judging import judge_of
 
@@ -90,10 +91,8 @@ def run(options: Evaluate, numbers: dict[str, float]) -> None:
 
     from diffusion_eqx.evaluation import ClassifierFeatures, evaluate
     from diffusion_eqx.models import load_model
-    from diffusion_eqx.samplers import use_all_cores
 
-    # Whoever calls this from Python may have computed something before.
-    use_all_cores(required=False)
+    prepare()
     # What is wrong is said before a classifier is trained or an image is drawn.
     if options.images.is_dir() or options.images.suffix == ".npy":
         _refuse_drawing(options, numbers)

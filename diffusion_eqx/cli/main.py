@@ -54,9 +54,6 @@ def main(args: list[str] | None = None) -> None:
             description="Diffusion models in Equinox: train, sample, evaluate; --version for its release.",
             args=given,
         )
-        from diffusion_eqx.compile_cache import use_compile_cache  # Loading jax takes a second.
-
-        use_compile_cache()
         if type(options) in _DRAWING:
             _DRAWING[type(options)](options, read_numbers(others))
         elif others:

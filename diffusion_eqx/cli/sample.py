@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from diffusion_eqx.cli.class_names import class_numbers
+from diffusion_eqx.cli.computing import prepare
 from diffusion_eqx.cli.drawing import check_seed, draw
 
 if TYPE_CHECKING:
@@ -71,10 +72,9 @@ def run(options: Sample, numbers: dict[str, float]) -> None:
 
     from diffusion_eqx.data import image_grid, save_animation, save_picture
     from diffusion_eqx.models import load_model
-    from diffusion_eqx.samplers import BrownianNoise, use_all_cores
+    from diffusion_eqx.samplers import BrownianNoise
 
-    # Whoever calls this from Python may have computed something before.
-    use_all_cores(required=False)
+    prepare()
     model = load_model(options.model)
     guidance, classes = _guidance(options, model, numbers)
     drawing: dict[str, Any] = {

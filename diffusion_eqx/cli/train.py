@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from diffusion_eqx.cli.class_names import tell_classes
+from diffusion_eqx.cli.computing import prepare
 from diffusion_eqx.cli.goal import (
     ALL_KINDS,
     KINDS,
@@ -125,9 +126,7 @@ def run(options: Train) -> None:
     check_out(options.out)
     if options.autoencoder_steps is not None and options.kind != "latent":
         raise ValueError("--autoencoder-steps is for --kind latent; leave it out")
-    from diffusion_eqx.samplers import use_all_cores
-
-    use_all_cores(options.cpu_devices or None, required=options.cpu_devices > 0)
+    prepare(options.cpu_devices)
     join(options, options.out)
 
     from diffusion_eqx.training import DataMismatch, ResumeError

@@ -47,11 +47,13 @@ def run(options: TrainClassifier) -> None:
     import jax
 
     from diffusion_eqx.cli.data import load_dataset
+    from diffusion_eqx.compile_cache import use_compile_cache
     from diffusion_eqx.models import save_classifier
     from diffusion_eqx.training import train_noisy_classifier
 
     if options.epochs < 0:
         raise ValueError(f"--epochs must not be negative; got {options.epochs}")
+    use_compile_cache()
     *size, channels = options.input_shape
     dataset = load_dataset(options.data, (size[0], size[1]), channels, options.data_dir)
     height, width, channels = dataset.shape

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from diffusion_eqx.cli.class_names import check_class_names
+from diffusion_eqx.cli.computing import prepare
 from diffusion_eqx.cli.goal import Goal, Source, check_out, load_source
 from diffusion_eqx.cli.launching import Launch, join
 from diffusion_eqx.cli.watching import Watch, callbacks_of
@@ -54,9 +55,7 @@ def run(options: TrainStudent) -> None:
         raise ValueError(
             f"--kind {options.kind} needs the model that teaches: give --init-from MODEL.safetensors"
         )
-    from diffusion_eqx.samplers import use_all_cores
-
-    use_all_cores(options.cpu_devices or None, required=options.cpu_devices > 0)
+    prepare(options.cpu_devices)
     join(options, options.out)
     import jax
 

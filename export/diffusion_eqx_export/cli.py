@@ -60,11 +60,13 @@ class Verify:
 
 
 def _sampler(options: Sampler, numbers: dict[str, float]) -> None:
+    from diffusion_eqx.compile_cache import use_compile_cache
     from diffusion_eqx.models import load_model, read_record
     from diffusion_eqx.samplers import BrownianNoise
     from diffusion_eqx_export.export import export_sampler
     from diffusion_eqx_export.settings import cpu_device, pinned
 
+    use_compile_cache()
     guidance = options.guidance
     if guidance is None and "guidance_scale" in numbers:
         guidance = "cfg"  # as in `diffusion-eqx sample`
@@ -121,9 +123,11 @@ def _info(options: Info) -> None:
 
 
 def _verify(options: Verify) -> None:
+    from diffusion_eqx.compile_cache import use_compile_cache
     from diffusion_eqx_export.artifact import read_artifact
     from diffusion_eqx_export.verification import verify
 
+    use_compile_cache()
     verdict = verify(read_artifact(options.artifact))
     word = "passed" if verdict.passed else "FAILED"
     print(f"{word}: noise differs by {verdict.noise:.1e}, images by {verdict.image:.1e} at most")
@@ -148,9 +152,6 @@ def main(args: list[str] | None = None) -> None:
             args=args,
             return_unknown_args=True,
         )
-        from diffusion_eqx.compile_cache import use_compile_cache  # Loading jax takes a second.
-
-        use_compile_cache()
         if isinstance(options, Sampler):
             _sampler(options, read_numbers(others))
         elif others:
