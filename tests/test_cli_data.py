@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from diffusion_eqx.cli import main
-from diffusion_eqx.models import load_model, read_record
+from diffusion_eqx.config import DDIMConfig, DiTConfig, UNetBackboneConfig
+from diffusion_eqx.models import DDIMModel, load_model, read_record, save_model
 
 
 @pytest.fixture
@@ -88,10 +90,75 @@ def test_the_options_shown_are_those_of_the_model_made_for_fashion_mnist(chosen,
     assert dataclasses.replace(chosen[0], name="given") == chosen[1]
 
 
-def test_a_size_beside_a_model_is_refused(pictures, tmp_path, capsys):
+def test_an_option_of_the_model_changes_the_one_that_fits(pictures, chosen, tmp_path):
+    data = ["-o", str(tmp_path / "run"), "--data", str(pictures), "--training.batch-size", "2"]
+    main(["train", *data, "--size", "20", "24"])
+    main(["train", *data, "--size", "20", "24", "--model.num-inference-steps", "30"])
+    main(["train", *data, "--model.input-shape", "20", "24", "3", "--model.name", "mine"])
+    fitted = chosen[0]
+    assert chosen[1] == dataclasses.replace(fitted, num_inference_steps=30)
+    assert chosen[2] == dataclasses.replace(fitted, name="mine")
+    # The pictures have colours; a model of the shape that --help shows reads them in grey.
+    main(["train", *data, "--model.input-shape", "28", "28", "1"])
+    assert chosen[3].input_shape == (28, 28, 1)
+    assert (chosen[3].backbone.in_channels, chosen[3].backbone.num_classes) == (1, 2)
+    main(["train", *data, "--kind", "dit", "--model.img-size", "8", "--model.depth", "1"])
+    main(["train", *data, "--kind", "dit", "--model.channels", "1", "--size", "8"])
+    assert [config.input_shape for config in chosen[4:]] == [(8, 8, 3), (8, 8, 1)]
+    assert [config.depth for config in chosen[4:]] == [1, DiTConfig().depth]
+    file = tmp_path / "options.yaml"
+    file.write_text("model:\n  input-shape: [20, 24, 3]\n  num-inference-steps: 30\n")
+    main(["train", str(file), *data])
+    assert chosen[6] == chosen[1]
+    main(["train", str(file), *data, "--model.input-shape", "16", "16", "3"])
+    assert chosen[7].input_shape == (16, 16, 3)
+    assert chosen[7].num_inference_steps == 30
+
+
+def test_a_model_to_begin_with_brings_its_configuration(pictures, chosen, tmp_path):
+    network = UNetBackboneConfig(
+        hidden_dims=(8, 16),
+        time_embedding_dim=8,
+        in_channels=3,
+        out_channels=3,
+        attention_resolutions=(4,),
+        num_classes=5,
+    )
+    config = DDIMConfig(
+        input_shape=(8, 8, 3), backbone=network, num_inference_steps=7, prediction_type="sample"
+    )
+    begun = tmp_path / "begun.safetensors"
+    save_model(begun, DDIMModel(config, key=jax.random.key(0)))
+    data = ["-o", str(tmp_path / "run"), "--data", str(pictures), "--training.batch-size", "2"]
+    main(["train", *data, "--init-from", str(begun)])
+    two = dataclasses.replace(network, num_classes=2)
+    assert chosen[0] == dataclasses.replace(config, backbone=two)
+    # At twice the size the same levels attend, so that the weights fit.
+    main(["train", *data, "--init-from", str(begun), "--size", "16", "--model.name", "larger"])
+    larger = dataclasses.replace(two, attention_resolutions=(8,))
+    expected = dataclasses.replace(config, name="larger", input_shape=(16, 16, 3), backbone=larger)
+    assert chosen[1] == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--size", "8", "8", *SMALL], "both say the size of the pictures: leave one out"),
+        (
+            ["--data", "digits", "--model.input-shape", "28", "28", "1"],
+            "the images of digits are 8 x 8 x 1, and options of --model ask for others",
+        ),
+        (["--model.input-shap", "8", "8", "3"], "did you mean --model.input-shape?"),
+        (["--kind", "progressive", "--model.name", "mine"], "'--model.name' is no option here"),
+    ],
+)
+def test_options_of_the_model_that_do_not_fit_are_refused(
+    options, message, pictures, tmp_path, capsys
+):
+    data = ["-o", str(tmp_path / "run"), "--data", str(pictures), "--training.batch-size", "2"]
     with pytest.raises(SystemExit):
-        main(["train", "-o", str(tmp_path), "--data", str(pictures), "--size", "8", "8", *SMALL])
-    assert "with options of --model their size is --model.input-shape" in capsys.readouterr().err
+        main(["train", *data, *options])
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,11 @@ def test_a_file_of_options_is_read_and_the_command_line_goes_before_it(tmp_path)
     [
         ({"data": "digits"}, "has no `out`"),
         ({"out": "run", "dta": "digits"}, "options that there are not: dta"),
-        ({"out": "run", "training": {"stepps": 3}}, "training: stepps"),
+        ({"out": "run", "datta": "digits"}, "datta (did you mean data?)"),
+        ({"out": "run", "training": {"stepps": 3}}, "stepps (did you mean steps?)"),
+        ({"out": "run", "data": "digits", "model": {"nam": 3}}, "nam (did you mean name?)"),
+        ({"out": "run", "data": "digits", "model": {"backbone": {"nam": 3}}}, "model: backbone"),
+        ({"out": "run", "model": 3}, "model must hold options by their names"),
         ({"out": "run", "training": 3}, "training must hold options by their names"),
         ({"out": "run", "kind": "gan"}, "unknown --kind 'gan'; choose one of ddim, ddpm"),
         (["out"], "must hold options by their names"),

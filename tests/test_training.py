@@ -507,10 +507,9 @@ def test_command_line_trains_shows_and_samples(tmp_path, capsys):
             main([*map(str, arguments)])
         assert exit.value.code == 2
         assert message in capsys.readouterr().err
-    # In a process of its own, since training decides how many devices jax has. With an option of its own
-    # the model is taken as it is.
-    given = ("--model.name", "mine")
+    # In a process of its own, since training decides how many devices jax has.
+    given = ("--model.backbone.num-classes", "3")
     failed = command("train", "-o", tmp_path / "n", "--data", "digits", *given)
     assert failed.returncode == 2
-    assert "--model.input-shape 8 8 1" in failed.stderr
+    assert "leave out the option of --model, which is then made to fit" in failed.stderr
     assert "Traceback" not in failed.stderr

@@ -17,8 +17,8 @@ from diffusion_eqx.cli import (
 )
 from diffusion_eqx.cli.errors import explained
 from diffusion_eqx.cli.number_options import read_numbers
-from diffusion_eqx.cli.option_file import train_with_file
 from diffusion_eqx.cli.parsing import parsed
+from diffusion_eqx.cli.train_arguments import TrainArguments
 from diffusion_eqx.cli.unknown import unknown_option
 
 # Commands that draw take the numbers of samplers and guidance too.
@@ -37,31 +37,14 @@ def main(args: list[str] | None = None) -> None:
         print(importlib.metadata.version("diffusion-eqx"))
         return
     try:
-        command: type = train.Train
-        defaults = None
         if given[:1] == ["train"]:
-            command, defaults, rest = train_with_file(list(given[1:]))
-            given = ["train", *rest]
-        default = {} if defaults is None else {"default": defaults}
-        options, others = parsed(
-            _named("train", command, **default)
-            | _named("train-classifier", train_classifier.TrainClassifier)
-            | _named("sample", sample.Sample)
-            | _named("evaluate", evaluate.Evaluate)
-            | _named("samplers", samplers.Samplers)
-            | _named("info", info.Info),
-            prog="diffusion-eqx",
-            description="Diffusion models in Equinox: train, sample, evaluate; --version for its release.",
-            args=given,
-        )
+            _train(TrainArguments.of(list(given[1:])))
+            return
+        options, others = _parsed(list(given))
         if type(options) in _DRAWING:
             _DRAWING[type(options)](options, read_numbers(others))
         elif others:
             raise unknown_option(others[0], options)
-        elif isinstance(options, train.Train):
-            train.run(options)
-        elif isinstance(options, train_student.TrainStudent):
-            train_student.run(options)
         else:
             _COMMANDS[type(options)](options)
     except (ValueError, OSError) as error:
@@ -74,6 +57,46 @@ def main(args: list[str] | None = None) -> None:
         text = "; ".join(filter(None, ["interrupted", str(interrupt)]))
         print(f"diffusion-eqx: {text}", file=sys.stderr)
         sys.exit(130)
+
+
+def _parsed(
+    given: list[str], command: type[Any] = train.Train, **default: Any
+) -> tuple[Any, list[str]]:
+    """The options of one command, and the arguments that are none of them.
+
+    - `command`, `default`: of `train`, its options and what they are unless told otherwise.
+    """
+    return parsed(
+        _named("train", command, **default)
+        | _named("train-classifier", train_classifier.TrainClassifier)
+        | _named("sample", sample.Sample)
+        | _named("evaluate", evaluate.Evaluate)
+        | _named("samplers", samplers.Samplers)
+        | _named("info", info.Info),
+        prog="diffusion-eqx",
+        description="Diffusion models in Equinox: train, sample, evaluate; --version for its release.",
+        args=given,
+    )
+
+
+def _train(arguments: TrainArguments) -> None:
+    """Train: first all but the options of the model are read, and once the data are known, those too."""
+
+    def read(model: Any = None) -> Any:
+        command, default = arguments.command(model)
+        options, others = _parsed(["train", *arguments.rest], command, **default)
+        # Students have the configuration of their teacher, and no options of it.
+        later = model is None and isinstance(options, train.Train)
+        others = arguments.left(others) if later else others
+        if others:
+            raise unknown_option(others[0], options)
+        return options
+
+    options = read()
+    if isinstance(options, train_student.TrainStudent):
+        train_student.run(options)
+    else:
+        train.run(options, arguments.shape, read)
 
 
 def _named(name: str, command: Any, **options: Any) -> Any:

@@ -7,43 +7,20 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from diffusion_eqx.cli.errors import explained
-from diffusion_eqx.cli.goal import KINDS, Goal
-from diffusion_eqx.cli.train import default_model, train_of
+from diffusion_eqx.cli.goal import Goal
+from diffusion_eqx.cli.unknown import nearest
 from diffusion_eqx.config import TrainingConfig
 
-_ENDINGS = (".yaml", ".yml", ".json")
+ENDINGS = (".yaml", ".yml", ".json")
+
+_PATHS = ("out", "data_dir", "init_from", "labels", "classifier")
 
 
-def train_with_file(arguments: list[str]) -> tuple[type[Goal], Any, list[str]]:
-    """The options class of `train`, its defaults as a file says or None, and the arguments that are left.
+def read_options(path: Path) -> dict[str, Any]:
+    """What a file of options says, by the names of the options, with underscores.
 
-    - `arguments`: what follows `train` on the command line. The first may be the path of a file of options.
-
-    **Raises:** `ValueError` if the file cannot be read or has options that there are not; `OSError` if it
-    is not there.
+    **Raises:** `ValueError` if it is no YAML or not of options; `OSError` if it is not there.
     """
-    given: dict[str, Any] = {}
-    rest = arguments
-    path = Path(arguments[0]) if arguments and arguments[0].endswith(_ENDINGS) else None
-    if path is not None:
-        given, rest = _read(path), arguments[1:]
-    kind = _kind(rest) or given.get("kind", "ddim")
-    command = train_of(kind)
-    if path is None:
-        return command, None, rest
-    return command, _defaults(path, command, {**given, "kind": kind}, rest), rest
-
-
-def _kind(arguments: list[str]) -> str | None:
-    for number, argument in enumerate(arguments):
-        if argument.startswith("--kind="):
-            return argument.removeprefix("--kind=")
-        if argument == "--kind" and number + 1 < len(arguments):
-            return arguments[number + 1]
-    return None
-
-
-def _read(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
@@ -52,51 +29,56 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no YAML: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold options by their names, such as `data: digits`")
-    return {str(name).replace("-", "_"): value for name, value in found.items()}
+    options = _underscored(found)
+    for name in ("model", "training"):
+        if not isinstance(options.get(name, {}), dict):
+            raise ValueError(f"{path}: {name} must hold options by their names")
+    return options
 
 
-def _defaults(path: Path, command: type[Goal], given: dict[str, Any], rest: list[str]) -> Goal:
-    names = {field.name for field in dataclasses.fields(command)}
-    unknown = sorted(given.keys() - names)
-    if unknown:
-        raise ValueError(
-            f"{path} has options that there are not: {', '.join(unknown)}; there are "
-            f"{', '.join(sorted(names))}"
-        )
+def defaults_of(path: Path, given: dict[str, Any], command: type[Goal], model: Any) -> Goal:
+    """The options of a command as a file says them.
+
+    - `given`: what the file says.
+    - `model`: the configuration over which its `model` lies, or None to leave it out.
+
+    **Raises:** `ValueError` for options that there are not.
+    """
     fields = dict(given)
-    for name in ("out", "data_dir", "init_from", "labels", "classifier"):
+    _refuse_unknown(str(path), fields, sorted(field.name for field in dataclasses.fields(command)))
+    if model is None:
+        fields.pop("model", None)
+    for name in _PATHS:
         if fields.get(name) is not None:
             fields[name] = Path(fields[name])
     for name in ("size", "stages"):
         if isinstance(fields.get(name), list):
             fields[name] = tuple(fields[name])
-    if "out" not in fields:
-        if not any(argument.split("=")[0] in ("--out", "-o") for argument in rest):
-            raise ValueError(f"{path} has no `out`, the folder of the run; add it, or give --out")
-        fields["out"] = Path()  # The command line says.
-    if "model" in fields:
-        fields["model"] = _config(
-            path, "model", KINDS[given["kind"]], given["model"], given["kind"]
-        )
     if "training" in fields:
-        fields["training"] = _config(
-            path, "training", TrainingConfig, given["training"], given["kind"]
-        )
+        fields["training"] = _config(path, "training", TrainingConfig(), fields["training"])
+    if "model" in fields:
+        fields["model"] = _config(path, "model", model, fields["model"])
     return command(**fields)
 
 
-def _config(path: Path, name: str, kind: type, given: Any, model: str) -> Any:
-    if not isinstance(given, dict):
-        raise ValueError(f"{path}: {name} must hold options by their names")
-    given = _underscored(given)
-    if name == "model":
-        # Options of a file change the default, as those of the command line do.
-        default = TypeAdapter(kind).dump_python(default_model(model))
-        given = _merged(default, given)
+def _config(path: Path, name: str, default: Any, given: dict[str, Any]) -> Any:
+    """A configuration whose options lie over a default, as those of the command line do."""
+    kind = TypeAdapter(type(default))
+    whole = kind.dump_python(default)
+    _refuse_unknown(f"{path}: {name}", given, sorted(whole))
     try:
-        return TypeAdapter(kind).validate_python(given)
+        return kind.validate_python(_merged(whole, given))
     except ValidationError as error:
         raise ValueError(f"{path}: {name}: {explained(error)}") from error
+
+
+def _refuse_unknown(place: str, given: dict[str, Any], names: list[str]) -> None:
+    unknown = sorted(given.keys() - set(names))
+    if unknown:
+        said = ", ".join(name + nearest(name, names) for name in unknown)
+        raise ValueError(
+            f"{place} has options that there are not: {said}; there are {', '.join(names)}"
+        )
 
 
 def _underscored(given: dict[str, Any]) -> dict[str, Any]:
@@ -111,6 +93,7 @@ def _merged(default: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         inner = merged.get(name)
         if isinstance(value, dict) and isinstance(inner, dict):
-            value = _merged(inner, value)
+            another = value.get("kind", inner.get("kind")) != inner.get("kind")
+            value = value if another else _merged(inner, value)
         merged[name] = value
     return merged

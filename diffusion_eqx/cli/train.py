@@ -28,9 +28,12 @@ from diffusion_eqx.config import (
     LDMConfig,
     ScoreDiffusionConfig,
     TrainingConfig,
+    UNetBackboneConfig,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from diffusion_eqx._typing import PRNGKey
     from diffusion_eqx.data import Dataset, ImagesInMemory
     from diffusion_eqx.models import AbstractDiffusionModel
@@ -44,7 +47,7 @@ _INTERVAL = (0.0, 0.95)
 
 @dataclasses.dataclass(frozen=True)
 class _Shown:
-    """What the options show: Fashion-MNIST, without reading it."""
+    """What the help shows: Fashion-MNIST, without reading it."""
 
     shape: tuple[int, ...] = (28, 28, 1)
     num_classes: int | None = 10
@@ -60,13 +63,14 @@ class _Training:
     """What begins the training, and how it goes."""
 
     init_from: Annotated[Path | None, tyro.conf.arg(metavar="MODEL.safetensors")] = None
-    """Begin with the weights of this model, whose network is alike; its classes may be others."""
+    """Begin with the weights of this model. The new one has its configuration, but the size and the classes
+    of the data, and what options of --model say."""
     # Without subcommands, so that the fields of the default's backbone are options as all others.
     model: tyro.conf.AvoidSubcommands[DDIMConfig] = dataclasses.field(
         default_factory=lambda: default_model("ddim")
     )
-    """The model. Without options of it, it is made to fit the data: their size, channels and classes. With
-    any, it is taken as given, and input_shape must be that of the data."""
+    """The model. What is not given is made to fit the data: their size, channels and classes. Shown is what
+    fits fashion-mnist. Pictures are read at the size that is given here."""
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     """How it is trained, and how often it reports."""
     autoencoder_steps: int | None = None
@@ -91,22 +95,27 @@ class Train(Launch, Watch, _Training, Source, Goal):  # Shown from the last base
     """
 
 
-def train_of(kind: str) -> type[Train] | type[TrainStudent]:
-    """`Train` with the `--model` options of a kind, or `TrainStudent`.
+def train_of(kind: str, model: Any = None) -> type[Train] | type[TrainStudent]:
+    """`Train` for a kind of model, or `TrainStudent`.
+
+    - `model`: the configuration that the options `--model` change. None: there are no such options.
 
     **Raises:** `ValueError` for an unknown kind.
     """
     if kind not in ALL_KINDS:
         raise ValueError(f"unknown --kind {kind!r}; choose one of {', '.join(ALL_KINDS)}")
-    if kind == "ddim":
-        return Train
-    fields: list[Any] = [
-        ("kind", Goal.__annotations__["kind"], dataclasses.field(default=kind)),
-    ]
+    chosen: tuple[str, Any, Any] = (
+        "kind",
+        Goal.__annotations__["kind"],
+        dataclasses.field(default=kind),
+    )
     if kind in STUDENTS:
-        return _with_fields(TrainStudent, fields)
-    model = dataclasses.field(default_factory=lambda: default_model(kind))
-    return _with_fields(Train, [*fields, ("model", tyro.conf.AvoidSubcommands[KINDS[kind]], model)])
+        return _with_fields(TrainStudent, [chosen])
+    shown = default_model(kind) if model is None else model
+    config: Any = tyro.conf.AvoidSubcommands[KINDS[kind]]
+    options = tyro.conf.Suppress[config] if model is None else config
+    field = ("model", options, dataclasses.field(default_factory=lambda: shown))
+    return _with_fields(Train, [chosen, field])
 
 
 def _with_fields(options: type[Any], fields: list[Any]) -> type[Any]:
@@ -121,31 +130,45 @@ def _with_fields(options: type[Any], fields: list[Any]) -> type[Any]:
     )
 
 
-def run(options: Train) -> None:
-    """Train as the options say."""
+def run(
+    options: Train,
+    shape: tuple[tuple[int, int] | None, int | None],
+    fitted: "Callable[[ModelConfig], Train]",
+) -> None:
+    """Train as the options say.
+
+    - `options`: all but those of the model.
+    - `shape`: the (height, width) and the channels that options of the model ask for.
+    - `fitted`: all options, those of the model lying over the configuration it is given.
+    """
     check_out(options.out)
     if options.autoencoder_steps is not None and options.kind != "latent":
         raise ValueError("--autoencoder-steps is for --kind latent; leave it out")
+    size, channels = shape
+    if size is not None and options.size is not None:
+        raise ValueError(
+            "--size and an option of --model both say the size of the pictures: leave one out"
+        )
     prepare(options.cpu_devices)
     join(options, options.out)
 
     from diffusion_eqx.training import DataMismatch, ResumeError
 
-    chosen = options.model != default_model(options.kind)
-    if chosen and options.size is not None:
-        raise ValueError(
-            "--size is for a model that is made to fit the pictures; with options of --model their size is "
-            "--model.input-shape"
-        )
-    height, width, channels = options.model.input_shape
-    data = load_source(
-        options, (height, width), channels if chosen else None, options.training.batch_size
+    begun = _begun(options)
+    height, width, known = (
+        (*(size or _Shown.shape[:2]), channels) if begun is None else begun.input_shape
     )
-    model = options.model if chosen else default_model(options.kind, data)
+    data = load_source(
+        options, size or (height, width), channels or known, options.training.batch_size
+    )
+    _check_shape(options, shape, data)
+    options = fitted(_fitting(options, data, begun))
     try:
-        _train(options, model, data)
+        _train(options, options.model, data)
     except DataMismatch as error:
-        raise ValueError(f"{error}. On the command line: {_options_for(data)}") from error
+        raise ValueError(
+            f"{error}. On the command line: leave out the option of --model, which is then made to fit"
+        ) from error
     except ResumeError as error:
         raise ValueError(str(error).replace("overwrite=True", "--overwrite")) from error
     import jax
@@ -154,6 +177,55 @@ def run(options: Train) -> None:
         print(
             f"wrote {options.out / 'model.safetensors'} (moving average of {options.training.steps} steps)",
             file=sys.stderr,
+        )
+
+
+def _begun(options: Train) -> ModelConfig | None:
+    """The configuration of the model to begin with, if it is of the kind that is trained."""
+    if options.init_from is None:
+        return None
+    from diffusion_eqx.models import read_config
+
+    config = read_config(options.init_from)
+    return config if isinstance(config, KINDS[options.kind]) else None
+
+
+def _fitting(options: Train, data: "Dataset", begun: ModelConfig | None) -> ModelConfig:
+    """The configuration for the data: a new one, or that of the model to begin with.
+
+    Of the latter the size and the classes are those of the data, and the sampler is the usual one: its own
+    may be that of a student.
+    """
+    if begun is None:
+        return default_model(options.kind, data)
+    height, width, channels = data.shape
+    if channels != begun.input_shape[2]:
+        raise ValueError(
+            f"the images of {options.data} have {channels} channels, and {options.init_from} is of images "
+            f"with {begun.input_shape[2]}"
+        )
+    if isinstance(begun, DiTConfig):
+        return dataclasses.replace(
+            begun, img_size=(height, width), num_classes=data.num_classes, sampler=None
+        )
+    network = dataclasses.replace(begun.backbone, num_classes=data.num_classes)
+    if isinstance(network, UNetBackboneConfig):
+        # The same levels attend: their sizes grow with the images.
+        before, now = max(begun.input_shape[:2]), max(height, width)
+        sizes = tuple(-(-size * now // before) for size in network.attention_resolutions)
+        network = dataclasses.replace(network, attention_resolutions=sizes)
+    return dataclasses.replace(begun, input_shape=data.shape, backbone=network, sampler=None)
+
+
+def _check_shape(
+    options: Train, shape: tuple[tuple[int, int] | None, int | None], data: "Dataset"
+) -> None:
+    """Refuse a shape that options of the model ask for, and the data do not have."""
+    height, width, channels = data.shape
+    if shape[0] not in (None, (height, width)) or shape[1] not in (None, channels):
+        raise ValueError(
+            f"the images of {options.data} are {height} x {width} x {channels}, and options of --model ask "
+            "for others: leave them out, and it is made to fit"
         )
 
 
@@ -230,14 +302,3 @@ def _costs(model: "AbstractDiffusionModel", data: "Dataset", training: TrainingC
 
     recipe = make_recipe(training, training_loss(model.denoiser, model.config, training))
     return dry_run(model.denoiser.backbone, data, recipe, training)
-
-
-def _options_for(data: "Dataset") -> str:
-    """The options that make the default model fit the data."""
-    shape, network = data.shape, default_model("ddim", data).backbone
-    return (
-        f"--model.input-shape {' '.join(map(str, shape))} --model.backbone.in-channels {shape[-1]} "
-        f"--model.backbone.out-channels {shape[-1]} --model.backbone.num-classes {data.num_classes} "
-        f"--model.backbone.attention-resolutions {network.attention_resolutions[0]}; or no option of "
-        "--model at all, and it is made to fit"
-    )

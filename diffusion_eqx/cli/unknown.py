@@ -12,9 +12,19 @@ def unknown_option(given: str, options: Any) -> ValueError:
     - `options`: the options of the command, a dataclass, nested ones included.
     """
     name = given.split("=", 1)[0]
-    near = difflib.get_close_matches(name, list(_names(options)), n=1, cutoff=0.8)
-    hint = f"did you mean {near[0]}? See --help" if near else "see --help"
+    near = _near(name, list(_names(options)))
+    hint = f"did you mean {near}? See --help" if near else "see --help"
     return ValueError(f"{name!r} is no option here; {hint}")
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """What is added to a name that there is not: the most similar one that there is, or nothing."""
+    near = _near(name, names)
+    return f" (did you mean {near}?)" if near else ""
+
+
+def _near(name: str, names: list[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.75)), None)
 
 
 def _names(options: Any, prefix: str = "--") -> Iterator[str]:

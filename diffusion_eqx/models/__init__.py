@@ -29,6 +29,7 @@ from diffusion_eqx.models.dit import DiTModel as DiTModel
 from diffusion_eqx.models.files import Record as Record
 from diffusion_eqx.models.files import load_model as load_model
 from diffusion_eqx.models.files import model_arrays as model_arrays
+from diffusion_eqx.models.files import read_config as read_config
 from diffusion_eqx.models.files import read_record as read_record
 from diffusion_eqx.models.files import save_model as save_model
 from diffusion_eqx.models.kinds import build_model as build_model

@@ -119,12 +119,9 @@ def load_model(path: str | Path, parts: Any = ()) -> AbstractDiffusionModel:
     version, damaged, lacks arrays, or names parts that are not given.
     """
     metadata, arrays = read_arrays(path, FORMAT, FORMAT_VERSION)
-    kind = json.loads(metadata["config"]).get("kind")
-    if kind not in KINDS:
-        raise ModelFileError(f"{path} holds a model of unknown kind {kind!r}; known: {list(KINDS)}")
-    config_class, model_class = KINDS[kind]
+    config, model_class = _configured(metadata, path)
     several = [parts] if isinstance(parts, type | eqx.Module) else list(parts)
-    empty = _skeleton(model_class, from_json(config_class, _current(metadata["config"])))
+    empty = _skeleton(model_class, config)
     for place, described in json.loads(metadata.get("own", "{}")).items():
         part = _restored(path, place, described, several)
         empty = eqx.tree_at(
@@ -132,6 +129,24 @@ def load_model(path: str | Path, parts: Any = ()) -> AbstractDiffusionModel:
         )
     model = fill(empty, arrays, path, rename=_name_in_files)
     return eqx.tree_at(lambda m: m.denoiser.schedule, model, _as_built(model.schedule))
+
+
+def read_config(path: str | Path) -> Any:
+    """The configuration of a model in a file; its weights are not read.
+
+    **Raises:** as `load_model`.
+    """
+    return _configured(read_metadata(path, FORMAT, FORMAT_VERSION), path)[0]
+
+
+def _configured(
+    metadata: dict[str, str], path: str | Path
+) -> tuple[Any, type[AbstractDiffusionModel]]:
+    kind = json.loads(metadata["config"]).get("kind")
+    if kind not in KINDS:
+        raise ModelFileError(f"{path} holds a model of unknown kind {kind!r}; known: {list(KINDS)}")
+    config_class, model_class = KINDS[kind]
+    return from_json(config_class, _current(metadata["config"])), model_class
 
 
 def read_record(path: str | Path) -> Record:

@@ -58,9 +58,11 @@ def _copied(network: Any, source: Any, matched: Callable[[int, int], list[int | 
     ours, structure = jax.tree_util.tree_flatten_with_path(network, is_leaf=is_table)
     theirs, other_structure = jax.tree_util.tree_flatten_with_path(source, is_leaf=is_table)
     if len(ours) != len(theirs) or structure.num_nodes != other_structure.num_nodes:
+        classes = [any(is_table(node) for _, node in leaves) for leaves in (ours, theirs)]
+        why = "" if classes[0] == classes[1] else ": only one of them has classes"
         raise ValueError(
-            "the two networks have different layers, so that weights of one cannot begin the other; give "
-            "the model the configuration of the file, `diffusion-eqx info` shows it"
+            f"the two networks have different layers{why}, so that weights of one cannot begin the other; "
+            "give the model the configuration of the file, `diffusion-eqx info` shows it"
         )
     found, wrong = [], []
     for (path, own), (_, given) in zip(ours, theirs, strict=True):
