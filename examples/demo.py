@@ -75,7 +75,7 @@ def main() -> None:
     console.rule("4. sampling without Python")
     common = ["--seed", SEED, "--guidance-scale", GUIDANCE, "--steps", STEPS]
     native, strip = options.out / "native.png", options.out / "strip.png"
-    eighty = ["sample", artifact, "-o", native, "-n", 80, "--grid", CLASSES, *common]
+    eighty = ["sample", artifact, "-o", native, "-n", 80, "--columns", CLASSES, *common]
     seconds["80 images natively"] = timed(lambda: program("diffusion-sampler", *eighty))
     program("diffusion-sampler", "sample", artifact, "-o", strip, "-n", 8, "--strip", 5, *common)
     images = sample_natively(artifact, options.out, options.samples, common)

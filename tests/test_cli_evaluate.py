@@ -133,6 +133,50 @@ def test_pictures_and_arrays_have_the_figures_of_their_images(folder, judge_file
 
 
 @pytest.mark.slow
+def test_what_does_not_fit_is_said_before_a_classifier_is_trained(
+    model_file, folder, judge_file, tmp_path, capsys, monkeypatch
+):
+    reference = tmp_path / "digits.safetensors"
+    given = ("--data", folder / "pictures", "--size", 8, "--classifier", judge_file)
+    evaluated(folder / "digits.npy", *given, "--reference", reference)
+    capsys.readouterr()
+    monkeypatch.setattr("diffusion_eqx.evaluation.train_classifier", None)
+    said = refused(capsys, folder / "pictures", "--data", "digits", "--reference", reference)
+    assert "On the command line: give the --data, --size and --classifier" in said
+    few = tmp_path / "few.npz"
+    np.savez(few, images=to_bytes(DIGITS.images[:20]), labels=DIGITS.labels[:20] % 3)
+    said = refused(capsys, model_file, "--data", few)
+    assert "knows 10 classes" in said
+
+
+def test_pictures_are_read_at_the_size_of_the_array_that_is_judged(folder, judge_file, tmp_path):
+    out = tmp_path / "figures.json"
+    given = ("--data", folder / "pictures", "--classifier", judge_file)
+    evaluated(folder / "digits.npy", *given, "--out", out)
+    assert json.loads(out.read_text())["reference"]["preprocessing"]["image_shape"] == [8, 8, 1]
+
+
+@pytest.mark.slow
+def test_guidance_that_acts_in_no_step_is_said(model_file, judge_file, tmp_path, capsys):
+    """Guidance of a model that the command trains acts from time 0 to 0.95; the first step is at 1."""
+    judged = ("--data", "digits", "--classifier", judge_file, "--count", 6, "--guidance", 2)
+    idle = "between the times 0 and 0.95, and none of the 1 steps begins there: it has no effect"
+    evaluated(model_file, *judged, "--steps", 1)
+    assert idle in capsys.readouterr().err
+    evaluated(model_file, *judged, "--steps", 2)
+    assert "no effect" not in capsys.readouterr().err
+    picture = tmp_path / "drawn.png"
+    drawn = ["sample", str(model_file), "-o", str(picture), "-n", "2", "--zoom", "3"]
+    main([*drawn, "--steps", "1", "--guidance-scale", "2"])
+    assert idle in capsys.readouterr().err
+    with Image.open(picture) as found:
+        assert found.size == (3 * 22, 3 * 12)
+    main([*drawn, "--steps", "2", "--guidance", "apg"])
+    main([*drawn, "--steps", "1"])
+    assert "no effect" not in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_bits_are_those_of_real_images(model_file, judge_file, tmp_path):
     out = tmp_path / "figures.json"
     drawing = ("--data", "digits", "--classifier", judge_file, "--count", 6, "--steps", 1)
@@ -212,7 +256,7 @@ def test_without_a_classifier_one_is_trained_always_alike(folder, tmp_path, monk
     ("arguments", "message"),
     [
         (["{}/digits.npy", "--data", "digitz"], "unknown data set 'digitz'"),
-        (["{}/digits.npy", "--data", "{}/pictures"], "Give --size HEIGHT WIDTH"),
+        (["{}/pictures", "--data", "{}/pictures"], "Give --size HEIGHT WIDTH"),
         (["{}/digits.npy", "--data", "digits", "--out", "a.txt"], "--out must end in .json"),
         (["{}/digits.npy", "--data", "digits", "--seed", "-1"], "--seed must be in 0"),
         (["{}/digits.npy", "--data", "digits", "--steps", "5"], "--steps is for drawing"),

@@ -122,7 +122,7 @@ def test_pictures_say_how_they_were_made(tmp_path):
     ]
     run("sample", small_artifact(), "-o", f"{tmp_path}/folder/", "-n", 2, *common)
     assert len(list((tmp_path / "folder").iterdir())) == 2
-    run("sample", small_artifact(), "-o", tmp_path / "grid.png", "-n", 5, "--grid", 3, *common)
+    run("sample", small_artifact(), "-o", tmp_path / "grid.png", "-n", 5, "--columns", 3, *common)
     assert Image.open(tmp_path / "grid.png").size == (3 * 8 + 2, 2 * 10 + 2)
     run("sample", small_artifact(), "-o", tmp_path / "strip.png", "-n", 2, "--strip", 2, *common)
     assert Image.open(tmp_path / "strip.png").size == (3 * 8 + 2, 2 * 10 + 2)
@@ -173,7 +173,7 @@ def test_a_damaged_cache_entry_is_compiled_afresh(tmp_path):
         (("sample", "{a}", "-o", "{t}/x.png", "--set", "blur=1"), 2, "no parameter 'blur'"),
         (("sample", "{a}", "-o", "{t}/x.png", "--label", "cat"), 2, "no label 'cat'"),
         (("sample", "{a}", "-o", "{t}/x.png", "--batch", 3), 2, "batches of 3"),
-        (("sample", "{a}", "-o", "-", "-n", 2), 2, "--grid"),
+        (("sample", "{a}", "-o", "-", "-n", 2), 2, "--columns"),
         (("sample", "{a}", "-o", "/proc/none/x.png"), 3, "/proc/none"),
         (("info", "{t}/none"), 3, "No such file"),
         (("info", "{t}"), 3, "not a regular file"),

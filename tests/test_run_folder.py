@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import signal
 import subprocess
 
 import equinox as eqx
@@ -23,7 +24,15 @@ from diffusion_eqx.evaluation import (
     make_reference,
 )
 from diffusion_eqx.models import load_model, read_record
-from diffusion_eqx.training import Callback, Run, TrainingDiverged, digest, train
+from diffusion_eqx.training import (
+    Callback,
+    Run,
+    Stop,
+    TrainingDiverged,
+    TrainingInterrupted,
+    digest,
+    train,
+)
 from tests.test_fit import StopAt, config, run_fit, same, without_times
 from tests.toy_training import Points, digit_model, net
 
@@ -266,6 +275,33 @@ def test_a_run_goes_on_with_other_versions_and_says_so_in_one_line(tmp_path, mon
         version("optax"),
         "9.9",
     ]
+
+
+def test_a_run_tells_how_it_ended(tmp_path):
+    class Enough(Callback):
+        def step(self, run):
+            return Stop("enough") if run.step == 3 else None
+
+    run_fit(run=Run(tmp_path / "run"), callbacks=[Enough()])
+    with pytest.raises(TrainingInterrupted):
+        run_fit(run=Run(tmp_path / "run"), callbacks=[Interrupted()])
+    run_fit(run=Run(tmp_path / "run"))
+    ends = [launch["end"] for launch in launches_of(tmp_path / "run")]
+    assert ends == [
+        "stopped after step 3: enough",
+        "interrupted after step 4",
+        "finished after step 20",
+    ]
+    with pytest.raises(TrainingDiverged) as diverged:
+        run_fit(data=Points(bad=12), run=Run(tmp_path / "bad"))
+    assert launches_of(tmp_path / "bad")[0]["end"] == str(diverged.value)
+
+
+class Interrupted(Callback):
+    """A signal comes during the first step."""
+
+    def step(self, run):
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_a_machine_without_git_is_no_error(tmp_path, monkeypatch):

@@ -169,7 +169,7 @@ Destination ChooseDestination(const Options& options) {
   const fs::path path = options.out;
   const bool single = options.count == 1 || options.columns || options.strip > 0;
   if (options.columns && options.strip > 0) {
-    throw Error(ExitCode::kUsage, "--grid and --strip exclude each other");
+    throw Error(ExitCode::kUsage, "--columns and --strip exclude each other");
   }
   const std::string extension = path.extension().string();
   Format format = extension == ".npy" ? Format::kNpy : Format::kPng;
@@ -177,7 +177,7 @@ Destination ChooseDestination(const Options& options) {
   if (options.out == "-") {
     if (format == Format::kPng && !single) {
       throw Error(ExitCode::kUsage,
-                  "several images make several pictures: add --grid for one on standard output");
+                  "several images make several pictures: add --columns for one on standard output");
     }
     if (options.json) {
       throw Error(ExitCode::kUsage, "--json and images cannot both go to standard output");

@@ -15,7 +15,7 @@ constexpr const char* kFooter = R"(
 Examples:
   diffusion-sampler info sampler.safetensors
   diffusion-sampler sample sampler.safetensors -o bag.png --label bag --seed 7
-  diffusion-sampler sample sampler.safetensors -o all.png --count 80 --grid 8 --guidance-scale 2
+  diffusion-sampler sample sampler.safetensors -o all.png --count 80 --columns 8 --guidance-scale 2
   diffusion-sampler sample sampler.safetensors -o images.npy --count 500 --steps 25
   diffusion-sampler sample sampler.safetensors -o - > one.png
   diffusion-sampler verify sampler.safetensors --plugin cpu
@@ -161,7 +161,8 @@ std::optional<Options> ParseOptions(int argc, const char* const* argv) {
   std::vector<std::string> set;
   sample->add_option("--set", set, "any other parameter that `info` lists; --NAME NUMBER does too")
       ->type_name("NAME=NUMBER");
-  sample->add_option("--grid", options.columns, "one picture of all images, with so many columns")
+  sample
+      ->add_option("--columns", options.columns, "one picture of all images, with so many columns")
       ->expected(0, 1)
       ->default_str("0")
       ->check(CLI::Range(0, 10'000))

@@ -24,9 +24,9 @@ Manifest ToyManifest() {
 
 TEST(Options, SampleTakesAllThatItPromises) {
   const Options options =
-      Parse({"sample",     "a",       "-o",    "x.png",    "-n",     "12",      "--seed",
-             "4294967295", "--label", "cat,1", "--label",  "none",   "--steps", "3",
-             "--eta",      "0.5",     "--set", "blur=2.5", "--grid", "4",       "--no-cache"});
+      Parse({"sample",     "a",       "-o",    "x.png",    "-n",        "12",      "--seed",
+             "4294967295", "--label", "cat,1", "--label",  "none",      "--steps", "3",
+             "--eta",      "0.5",     "--set", "blur=2.5", "--columns", "4",       "--no-cache"});
   EXPECT_EQ(options.command, Command::kSample);
   EXPECT_EQ(options.count, 12);
   EXPECT_EQ(options.seed, 4294967295U);
@@ -38,7 +38,7 @@ TEST(Options, SampleTakesAllThatItPromises) {
 }
 
 TEST(Options, GridNeedsNoNumber) {
-  const Options options = Parse({"sample", "a", "-o", "x.png", "--grid"});
+  const Options options = Parse({"sample", "a", "-o", "x.png", "--columns"});
   ASSERT_TRUE(options.columns.has_value());
   EXPECT_EQ(*options.columns, 0);
   EXPECT_FALSE(Parse({"sample", "a", "-o", "x.png"}).columns.has_value());

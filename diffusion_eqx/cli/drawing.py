@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from diffusion_eqx.models import AbstractDiffusionModel
+    from diffusion_eqx.models import AbstractDiffusionModel, Plan
 
 
 def check_seed(seed: int) -> None:
@@ -15,6 +15,26 @@ def check_seed(seed: int) -> None:
     """
     if not 0 <= seed < 2**32:
         raise ValueError(f"--seed must be in 0 … {2**32 - 1}; got {seed}")
+
+
+def idle_guidance(plan: "Plan") -> str | None:
+    """What is said of a guidance that acts in none of the steps; None if each acts."""
+    import jax.numpy as jnp
+
+    from diffusion_eqx.guidance import guidance_of
+
+    intervals = [getattr(one, "interval", None) for one in guidance_of(plan.denoiser)]
+    if all(interval is None for interval in intervals):
+        return None
+    steps = jnp.arange(plan.steps)
+    times = plan.sampler.grid(plan.denoiser.schedule, steps, jnp.asarray(plan.steps)).time
+    for interval in intervals:
+        if interval is not None and not ((times >= interval[0]) & (times <= interval[1])).any():
+            return (
+                f"the guidance acts between the times {float(interval[0]):g} and {float(interval[1]):g}, "
+                f"and none of the {plan.steps} steps begins there: it has no effect; take more steps"
+            )
+    return None
 
 
 def draw(

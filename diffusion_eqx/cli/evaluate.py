@@ -1,8 +1,10 @@
 """`diffusion-eqx evaluate`: how good a model, or a set of pictures, is."""
 
+import contextlib
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +12,7 @@ import tyro
 
 from diffusion_eqx.cli.class_names import check_class_names
 from diffusion_eqx.cli.computing import prepare
-from diffusion_eqx.cli.drawing import check_seed, draw
+from diffusion_eqx.cli.drawing import check_seed, draw, idle_guidance
 from diffusion_eqx.cli.judging import judge_of
 
 if TYPE_CHECKING:
@@ -36,8 +38,9 @@ class Evaluate:
     as `sample` writes it."""
     data: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER")]
     """The real images: fashion-mnist, digits, emoji, or a folder of pictures."""
-    size: tuple[int, int] | None = None
-    """Height and width at which folders of pictures are read; by default those of the model's images."""
+    size: tuple[int, int] | int | None = None
+    """Height and width at which folders of pictures are read, or one number for both; by default those of
+    the images that are judged."""
     labels: Annotated[Path | None, tyro.conf.arg(metavar="FILE.csv")] = None
     """A table with the path of each real picture and the name of its class, in place of class folders."""
     broken: Annotated[str | None, tyro.conf.arg(metavar="{refuse,skip}")] = None
@@ -103,9 +106,10 @@ def run(options: Evaluate, numbers: dict[str, float]) -> None:
         _check_drawing(options, model, numbers)
         data = _real_images(options, model)
         images, labels = None, None
+    known = _known_reference(options, data)
     judge = _judge(options, data, model)
     features = ClassifierFeatures(judge)
-    reference = _reference(options, data, features)
+    reference = _reference(options, data, features, known)
     if model is not None:
         images, labels = _drawn_images(options, model, numbers)
     assert images is not None
@@ -170,7 +174,9 @@ def _check_drawing(
     options: Evaluate, model: "AbstractDiffusionModel", numbers: dict[str, float]
 ) -> None:
     drawing: dict[str, Any] = {"steps": options.steps, "guidance": options.guidance, **numbers}
-    model.plan(options.sampler, **drawing)
+    idle = idle_guidance(model.plan(options.sampler, **drawing))
+    if idle is not None:
+        print(idle, file=sys.stderr)
     if options.bits_count is not None and tuple(model.config.sample_shape) != tuple(
         model.config.input_shape
     ):
@@ -210,6 +216,8 @@ def _real_images(options: Evaluate, model: "AbstractDiffusionModel | None") -> "
     elif size is None and options.reference is not None and options.reference.exists():
         height, width, channels = load_reference(options.reference).preprocessing.image_shape
         size = height, width
+    elif size is None and options.images.suffix == ".npy":
+        size = _size_of(options.images)
     if size is None and Path(options.data).is_dir():
         raise ValueError(
             f"at which size shall the pictures of {options.data} be read? Give --size HEIGHT WIDTH"
@@ -230,40 +238,73 @@ def _real_images(options: Evaluate, model: "AbstractDiffusionModel | None") -> "
     return data
 
 
+def _size_of(path: Path) -> tuple[int, int] | None:
+    """(height, width) of the images in a .npy file; None if it does not hold images."""
+    import numpy as np
+
+    shape = np.load(path, mmap_mode="r").shape
+    return (shape[1], shape[2]) if len(shape) == 4 else None
+
+
 def _judge(
     options: Evaluate, data: "ImagesInMemory", model: "AbstractDiffusionModel | None"
 ) -> "ImageClassifier":
+    if options.classifier is None and model is not None and data.num_classes is not None:
+        _check_classes(options, model, data.num_classes)  # Before a classifier is trained.
     judge, classes = judge_of(data, options.data, options.classifier)
-    if model is not None and model.num_classes not in (None, classes):
-        name = options.classifier or options.data
-        raise ValueError(f"{options.images} knows {model.num_classes} classes; {name} {classes}")
+    if model is not None:
+        _check_classes(options, model, classes)
     return judge
 
 
-def _reference(options: Evaluate, data: "ImagesInMemory", features: Any) -> "Reference":
-    from diffusion_eqx.evaluation import load_reference, make_reference, save_reference
+def _check_classes(options: Evaluate, model: "AbstractDiffusionModel", classes: int) -> None:
+    if model.num_classes not in (None, classes):
+        name = options.classifier or options.data
+        raise ValueError(f"{options.images} knows {model.num_classes} classes; {name} {classes}")
 
-    path = options.reference
-    if path is not None and path.exists():
-        reference = load_reference(path)
-        try:
-            reference.check_data(data)
-            reference.check(features)
-        except ValueError as error:
-            remedy = "give the --data, --size and --classifier that it was made with"
-            if options.classifier is None:
-                remedy += (
-                    "; without --classifier one is trained, whose last bits differ between machines"
-                )
-            raise ValueError(
-                f"{path}: {error}. On the command line: {remedy}; or name another --reference"
-            ) from error
-        return reference
-    reference = make_reference(features, data)
+
+def _known_reference(options: Evaluate, data: "ImagesInMemory") -> "Reference | None":
+    """The statistics in the file of --reference, if it is there, which must be of the data."""
+    from diffusion_eqx.evaluation import load_reference
+
+    if options.reference is None or not options.reference.exists():
+        return None
+    reference = load_reference(options.reference)
+    with _explaining(options):
+        reference.check_data(data)
+    return reference
+
+
+def _reference(
+    options: Evaluate, data: "ImagesInMemory", features: Any, known: "Reference | None"
+) -> "Reference":
+    from diffusion_eqx.evaluation import make_reference, save_reference
+
+    if known is not None:
+        with _explaining(options):
+            known.check(features)
+        return known
+    reference, path = make_reference(features, data), options.reference
     if path is not None:
         save_reference(path, reference)
         print(f"wrote {path} ({reference.count} images of {options.data})", file=sys.stderr)
     return reference
+
+
+@contextlib.contextmanager
+def _explaining(options: Evaluate) -> Iterator[None]:
+    """Say with which options a reference fits that does not."""
+    try:
+        yield
+    except ValueError as error:
+        remedy = "give the --data, --size and --classifier that it was made with"
+        if options.classifier is None:
+            remedy += (
+                "; without --classifier one is trained, whose last bits differ between machines"
+            )
+        raise ValueError(
+            f"{options.reference}: {error}. On the command line: {remedy}; or name another --reference"
+        ) from error
 
 
 def _drawn_images(

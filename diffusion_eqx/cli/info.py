@@ -78,7 +78,8 @@ def _of_run(folder: Path, curves: Path) -> "Table":
     for number, launch in enumerate(found.launches, 1):
         devices = ", ".join(f"{count} {kind}" for kind, count in launch["devices"].items())
         jax = launch["versions"]["jax"]
-        table.add_row(f"start {number}", f"{launch['time']}, {devices}, jax {jax}")
+        end = launch.get("end", "running, or ended without a word")
+        table.add_row(f"start {number}", f"{launch['time']}, {devices}, jax {jax}; {end}")
     if found.rows:
         curves.parent.mkdir(parents=True, exist_ok=True)
         draw_curves(found.rows, curves, best=found.best)

@@ -10,7 +10,7 @@ import tyro
 
 from diffusion_eqx.cli.class_names import class_numbers
 from diffusion_eqx.cli.computing import prepare
-from diffusion_eqx.cli.drawing import check_seed, draw
+from diffusion_eqx.cli.drawing import check_seed, draw, idle_guidance
 
 if TYPE_CHECKING:
     from diffusion_eqx.models import AbstractDiffusionModel
@@ -58,6 +58,8 @@ class Sample:
     """For animations: steps between pictures."""
     columns: int | None = None
     """Columns of the grid; by default about square."""
+    zoom: int = 1
+    """How often each pixel of a picture is repeated, along both axes."""
 
 
 def run(options: Sample, numbers: dict[str, float]) -> None:
@@ -77,26 +79,33 @@ def run(options: Sample, numbers: dict[str, float]) -> None:
     prepare()
     model = load_model(options.model)
     guidance, classes = _guidance(options, model, numbers)
-    drawing: dict[str, Any] = {
+    how: dict[str, Any] = {
         "steps": options.steps,
-        "labels": _labels(options, classes, guided=guidance is not None),
         "guidance": guidance,
         "grid": options.grid,
         "noise": BrownianNoise() if options.brownian else None,
-        "key": jax.random.key(seed),
         **numbers,
+    }
+    idle = idle_guidance(model.plan(options.sampler, **how))
+    if idle is not None:
+        print(idle, file=sys.stderr)
+    drawing: dict[str, Any] = {
+        "labels": _labels(options, classes, guided=guidance is not None),
+        "key": jax.random.key(seed),
+        **how,
     }
     columns = options.columns or int(np.ceil(options.count**0.5))
     if options.out.suffix == ".gif":
         snapshots = model.trajectory(options.count, options.sampler, every=options.every, **drawing)
-        save_animation(options.out, [image_grid(images, columns) for images in snapshots])
+        frames = [image_grid(images, columns) for images in snapshots]
+        save_animation(options.out, frames, zoom=options.zoom)
     else:
         images = draw(model, options.count, options.sampler, **drawing)
         if options.out.suffix == ".npy":
             options.out.parent.mkdir(parents=True, exist_ok=True)
             np.save(options.out, images)
         else:
-            save_picture(options.out, images, columns=columns)
+            save_picture(options.out, images, columns=columns, zoom=options.zoom)
     print(f"wrote {options.out} (seed {seed})", file=sys.stderr)
 
 

@@ -201,8 +201,8 @@ def _fitting(options: Train, data: "Dataset", begun: ModelConfig | None) -> Mode
     height, width, channels = data.shape
     if channels != begun.input_shape[2]:
         raise ValueError(
-            f"the images of {options.data} have {channels} channels, and {options.init_from} is of images "
-            f"with {begun.input_shape[2]}"
+            f"images of {options.data} have shape {tuple(data.shape)}, those of {options.init_from} "
+            f"{begun.input_shape}: their channels must be equal"
         )
     if isinstance(begun, DiTConfig):
         return dataclasses.replace(

@@ -82,6 +82,17 @@ def add_launch(folder: Path, launch: dict[str, Any]) -> dict[str, Any] | None:
     return launches[-1] if launches else None
 
 
+def add_end(folder: Path, end: str) -> None:
+    """Note in the settings how the run ended that was started last.
+
+    **Raises:** `OSError` if the folder cannot be written into.
+    """
+    record = folder / SETTINGS
+    settings = json.loads(record.read_text())
+    *before, last = settings[LAUNCHES]
+    _write(record, {**settings, LAUNCHES: [*before, {**last, "end": end}]})
+
+
 def _write(record: Path, settings: dict[str, Any]) -> None:
     try:
         record.parent.mkdir(parents=True, exist_ok=True)

@@ -81,12 +81,17 @@ def fit(
     _go_on(run, checkpoints, calls)
     if checkpoints is not None and not run.finished:
         checkpoints.check_room(run._state)
-    with stop_requests(run.interrupt), calls:
-        while not (run.finished or run.stopping):
-            try:
-                _train(recipe, data, where, run, calls)
-            except TrainingDiverged as error:
-                _go_back(error, run, checkpoints, calls)
+    try:
+        with stop_requests(run.interrupt), calls:
+            while not (run.finished or run.stopping):
+                try:
+                    _train(recipe, data, where, run, calls)
+                except TrainingDiverged as error:
+                    _go_back(error, run, checkpoints, calls)
+    except TrainingDiverged as error:
+        run.close(str(error))
+        raise
+    run.close()
     if run.interrupted and not run.finished:
         saved = "" if run.folder is None else f"; its state is saved in {run.folder}"
         raise TrainingInterrupted(f"the run stopped after step {run.step}{saved}")

@@ -14,7 +14,7 @@ from diffusion_eqx.config import TrainingConfig
 from diffusion_eqx.data import Dataset
 from diffusion_eqx.random_keys import CALLBACK, role
 from diffusion_eqx.training.devices import on_one_device, wait_for_all, writes
-from diffusion_eqx.training.folder import PREVIEW, add_launch, open_folder
+from diffusion_eqx.training.folder import PREVIEW, add_end, add_launch, open_folder
 from diffusion_eqx.training.identity import describe_data, describe_network, describe_training
 from diffusion_eqx.training.launch import describe_launch, differences
 from diffusion_eqx.training.state import TrainState, averaged
@@ -147,6 +147,23 @@ class Run:
             print(
                 f"since the run in {folder} was last started: {'; '.join(changed)}", file=sys.stderr
             )
+
+    def close(self, diverged: str | None = None) -> None:
+        """Note in the folder how the run ended. `fit` calls it.
+
+        - `diverged`: what is said of a divergence, if that is how.
+        """
+        if self.folder is None or not writes():
+            return
+        if diverged is not None:
+            end = diverged
+        elif self.finished:
+            end = f"finished after step {self.step}"
+        elif self.interrupted:
+            end = f"interrupted after step {self.step}"
+        else:
+            end = f"stopped after step {self.step}: {self.reason or 'by a callback'}"
+        add_end(self.folder, end)
 
     def begin(self, state: TrainState, callback_states: Callable[[], dict[str, Any]]) -> None:
         """Take the first state, and what gives the states of the callbacks. `fit` calls it."""
