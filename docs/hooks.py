@@ -35,6 +35,9 @@ ORDER += [
     "testing",
 ]
 
+# Where a class shows what it inherits too: fields of configurations stand in bases that are on no face.
+CONFIGURATIONS = "diffusion_eqx.config"
+
 
 def names_on(room: griffe.Module) -> list[str]:
     """The names that users import from a room: what its `__init__` brings, or what its file defines.
@@ -86,6 +89,8 @@ def page(room: str, names: list[str]) -> str:
     parts = [f"# {room.removeprefix('diffusion_eqx.')}", f"`{room}`"]
     parts.append(f"::: {room}\n    options:\n      members: false")
     shown = "\n    options:\n      show_root_heading: true\n      show_root_toc_entry: true"
+    if room == CONFIGURATIONS:
+        shown += "\n      inherited_members: true"
     parts += [f"::: {room}.{name}{shown}" for name in names]
     return "\n\n".join(parts) + "\n"
 

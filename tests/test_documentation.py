@@ -1,19 +1,32 @@
 """What users read runs, and names what there is."""
 
+import dataclasses
 import importlib.util
+import inspect
+import itertools
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import docstring_parser
 import pytest
+import tyro
 from filelock import FileLock
 
+from diffusion_eqx import config
+from diffusion_eqx.cli import main
 from tests import pages, prepared
 
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / "docs" / "pages"
+CONFIGURATIONS = [kind for kind in vars(config).values() if dataclasses.is_dataclass(kind)]
+COMMANDS = [
+    *(["train", "--kind", kind] for kind in ("ddim", "ddpm", "score", "dit", "latent")),
+    *(["train", "--kind", kind] for kind in ("progressive", "consistency", "consistency-training")),
+    *(["train-classifier"], ["sample"], ["evaluate"], ["samplers"], ["info"]),
+]
 # Pages that the build makes, and the sources that they are made of.
 MADE = {"format.md": ROOT / "export" / "FORMAT.md", "reference": ROOT / "docs" / "hooks.py"}
 
@@ -164,6 +177,88 @@ def test_every_figure_of_a_concept_is_made_by_the_command():
         assert f'"{picture.name}"' in script, picture
 
 
+@dataclasses.dataclass
+class Undescribed:
+    first: int = 1
+    """Is described."""
+    second: int = 2
+
+
+def texts_of(kind: type) -> dict[str, str]:
+    """What stands below the fields that a class itself writes, as tyro reads it; "" where nothing does."""
+    own = inspect.get_annotations(kind)
+    found = {p.arg_name: p.description for p in docstring_parser.parse_from_object(kind).params}
+    return {f.name: found.get(f.name) or "" for f in dataclasses.fields(kind) if f.name in own}
+
+
+def test_every_field_of_a_configuration_is_described_below_it():
+    assert len(CONFIGURATIONS) > 10
+    for kind in {base for each in CONFIGURATIONS for base in each.__mro__ if base is not object}:
+        assert "**Fields" not in (kind.__doc__ or ""), kind
+        for name, text in texts_of(kind).items():
+            assert text[:1].isupper(), f"{kind.__name__}.{name}: {text!r}"
+            assert text.endswith("."), f"{kind.__name__}.{name}: {text!r}"
+    assert texts_of(Undescribed) == {"first": "Is described.", "second": ""}
+
+
+def options_of(help_text: str) -> dict[str, str]:
+    """What a help text says of each option, names and default included, by the option's first name."""
+    found: dict[str, str] = {}
+    name = None
+    for line in help_text.replace("│", " ").splitlines():  # boxes are drawn where stdout is UTF-8
+        words = line.strip()
+        if not line.startswith("  "):
+            name = None
+        elif re.match("  --?[a-z]", line) and not (name and found[name].endswith(",")):
+            name = re.split("[ ,]", words)[0]
+            found[name] = words
+        elif name and words:
+            found[name] += f" {words}"
+    return found
+
+
+def undescribed(options: dict[str, str]) -> list[str]:
+    """Options in whose text no sentence ends before the default."""
+    end = re.compile(r"\.( \((default|required)[^()]*\))?$")
+    return [name for name, text in options.items() if name != "-h" and not end.search(text)]
+
+
+def help_of(command: list[str], capsys) -> str:
+    with pytest.raises(SystemExit) as exit:
+        main([*command, "--help"])
+    assert exit.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[-1])
+def test_every_option_is_described_by_help(command, capsys):
+    options = options_of(help_of(command, capsys))
+    assert "-h" in options
+    assert undescribed(options) == []
+
+
+def test_an_option_that_is_not_described_is_found(capsys):
+    with pytest.raises(SystemExit):
+        tyro.cli(Undescribed, args=["--help"])
+    assert undescribed(options_of(capsys.readouterr().out)) == ["--second"]
+
+
+def test_help_shows_the_fields_own_texts_and_fills_its_lines(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = help_of(["train", "--kind", "dit"], capsys)
+    options = options_of(text)
+    for prefix, kind in (("training", config.TrainingConfig), ("model", config.DiTConfig)):
+        for name, said in texts_of(kind).items():
+            option = f"--{prefix}.{name.replace('_', '-')}"
+            assert " ".join(said.split()) in options[option], option
+    lines = [re.fullmatch(r"[│ ] {7}(\S.*?) *[│ ]", line) for line in text.splitlines()]
+    pairs = [(one[1], two[1]) for one, two in itertools.pairwise(lines) if one and two]
+    width = max(len(line) for line, _ in pairs)
+    assert len(pairs) > 50
+    for line, following in pairs:
+        assert len(f"{line} {following.split()[0]}") > width, line
+
+
 @pytest.mark.slow
 def test_the_site_builds_strictly_and_fetches_nothing(tmp_path):
     pytest.importorskip("mkdocs", reason="the site is built by `make docs`, which installs mkdocs")
@@ -179,6 +274,10 @@ def test_the_site_builds_strictly_and_fetches_nothing(tmp_path):
         },
     )
     assert done.returncode == 0, done.stderr
+    shown = (tmp_path / "reference" / "config.html").read_text()
+    for kind in CONFIGURATIONS:
+        for field in dataclasses.fields(kind):
+            assert f'id="diffusion_eqx.config.{kind.__name__}.{field.name}"' in shown
     for page in tmp_path.rglob("*.html"):
         fetched = re.findall(r"<(?:script|img|iframe)[^>]*src=\"(?:https?:)?//", page.read_text())
         fetched += re.findall(

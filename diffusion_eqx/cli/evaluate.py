@@ -44,7 +44,7 @@ class Evaluate:
     labels: Annotated[Path | None, tyro.conf.arg(metavar="FILE.csv")] = None
     """A table with the path of each real picture and the name of its class, in place of class folders."""
     broken: Annotated[str | None, tyro.conf.arg(metavar="{refuse,skip}")] = None
-    """Whether real pictures that cannot be read are refused or left out (default: refuse)."""
+    """Whether real pictures that cannot be read are refused or left out; by default they are refused."""
     data_dir: Path | None = None
     """Where the data set's files are, if not where its package puts them."""
     reference: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -64,7 +64,7 @@ class Evaluate:
     """Random seed of what is drawn, 0 … 4294967295; by default 0."""
     bits_count: int | None = None
     """Tell also how many bits for each dimension the model needs for so many of the real images, picked at
-    random; those that it has not seen tell more (default: none)."""
+    random; those that it has not seen tell more. By default none."""
     bits_steps: int | None = None
     """Steps of the solver for it; more are more exact."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None

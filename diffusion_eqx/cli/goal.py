@@ -54,8 +54,8 @@ class Source:
     labels: Annotated[Path | None, tyro.conf.arg(metavar="FILE.csv")] = None
     """A table with the path of each picture and the name of its class, in place of class folders."""
     broken: Annotated[str | None, tyro.conf.arg(metavar="{refuse,skip}")] = None
-    """Whether pictures that cannot be read are refused, all by their names, or left out (default:
-    refuse)."""
+    """Whether pictures that cannot be read are refused, all by their names, or left out; by default they
+    are refused."""
     data_dir: Path | None = None
     """Where the data set's files are, if not where its package puts them."""
 

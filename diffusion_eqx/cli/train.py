@@ -74,7 +74,7 @@ class _Training:
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     """How it is trained, and how often it reports."""
     autoencoder_steps: int | None = None
-    """Training steps of the autoencoder of --kind latent (default: those of the model)."""
+    """Training steps of the autoencoder of --kind latent; by default those of the model."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Compile and time a few steps, print what the run takes, and train nothing."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False

@@ -25,10 +25,10 @@ class _Learning:
     init_from: Annotated[Path | None, tyro.conf.arg(metavar="MODEL.safetensors")] = None
     """The model that teaches, and with whose weights the student begins. It must be given."""
     stages: tuple[int, ...] | None = None
-    """Numbers of steps, one stage of training for each. progressive: each half of the one before (default:
-    8 4 2 1); consistency: of ever finer grids (default: 8 16 32 64)."""
+    """Numbers of steps, one stage of training for each. progressive: each half of the one before, by
+    default 8 4 2 1; consistency: of ever finer grids, by default 8 16 32 64."""
     guidance_scale: float | None = None
-    """Scale of the teacher's guidance, which is learnt too (default: none)."""
+    """Scale of the teacher's guidance, which is learnt too; by default none."""
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     """How each stage is trained, and how often it reports."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False

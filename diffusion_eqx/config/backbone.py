@@ -13,44 +13,42 @@ PositiveInt = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class UNetBackboneConfig:
-    """A U-Net with residual blocks and self-attention (Ho et al. 2020; Dhariwal & Nichol 2021).
-
-    **Fields:**
-
-    - `hidden_dims`: channels of each level, the finest first; each further level halves the image.
-    - `in_channels`, `out_channels`: channels of the noisy input and of the output.
-    - `activation`: the nonlinearity after each normalisation.
-    - `time_embedding_dim`: width of the time (and class) embedding.
-    - `attention_resolutions`: image sizes at which residual blocks are followed by attention. A size
-      `r` picks the level whose longer side `s` has `r/2 < s <= r`: 8 means the 7x7 level of a 28x28
-      image and the 8x8 level of a 32x32 one.
-    - `num_res_blocks`: residual blocks of each level on the way down (one more on the way up).
-    - `channel_mult`: the levels' channels as multiples of `hidden_dims[0]`. With more than one entry
-      in `hidden_dims` both say the same and must agree.
-    - `dropout`: probability of dropping a feature inside residual blocks while training.
-    - `num_classes`: number of classes for class-conditional models, else None.
-    - `learn_sigma`: learn the variance of a denoising step too (Nichol & Dhariwal 2021); the network then
-      gives twice `out_channels`.
-    - `head_dim`: channels of one attention head.
-    - `norm_groups`: upper bound of the groups of group normalisation (never fewer than four channels
-      a group).
-    """
+    """A U-Net with residual blocks and self-attention (Ho et al. 2020; Dhariwal & Nichol 2021)."""
 
     kind: Literal["unet"] = "unet"
+    """The kind of backbone, by which its file is read."""
     name: str = "unet"
+    """A name for people."""
     hidden_dims: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 128, 256)
+    """Channels of each level, the finest first; each further level halves the image."""
     in_channels: Annotated[int, Field(ge=1)] = 1
+    """Channels of the noisy input."""
     out_channels: Annotated[int, Field(ge=1)] = 1
+    """Channels of the output."""
     activation: Activation = "silu"
+    """The nonlinearity after each normalisation."""
     time_embedding_dim: Annotated[int, Field(ge=2, multiple_of=2)] = 128
+    """Width of the time (and class) embedding."""
     attention_resolutions: tuple[PositiveInt, ...] = ()
+    """Image sizes at which attention follows the residual blocks. A size `r` picks the level whose longer
+    side `s` has `r/2 < s <= r`: 8 means the 7x7 level of a 28x28 image and the 8x8 level of a 32x32
+    one."""
     num_res_blocks: Annotated[int, Field(ge=1)] = 1
+    """Residual blocks of each level on the way down (one more on the way up)."""
     channel_mult: tuple[PositiveInt, ...] | None = None
+    """The levels' channels as multiples of `hidden_dims[0]`; None: `hidden_dims` says them. With more than
+    one entry in `hidden_dims` both say the same and must agree."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Probability of dropping a feature inside residual blocks while training."""
     num_classes: Annotated[int | None, Field(ge=1)] = None
+    """Number of classes of a class-conditional model, else None."""
     learn_sigma: bool = False
+    """Learn the variance of a denoising step too (Nichol & Dhariwal 2021); the network then gives twice
+    `out_channels`."""
     head_dim: Annotated[int, Field(ge=1)] = 32
+    """Channels of one attention head."""
     norm_groups: Annotated[int, Field(ge=1)] = 32
+    """Upper bound of the groups of group normalisation (never fewer than four channels a group)."""
 
     @model_validator(mode="after")
     def _channels_agree(self) -> "UNetBackboneConfig":
@@ -93,29 +91,25 @@ def unet_for(size: tuple[int, int], channels: int, num_classes: int | None) -> U
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AbstractDiTConfig:
-    """The sizes of a diffusion transformer (Peebles & Xie 2023); see `dit_size` for those of the paper.
-
-    **Fields:**
-
-    - `patch_size`: side of the square patches that become tokens; it must divide both sides of an image.
-    - `hidden_size`: features of a token; a multiple of 4 and of `num_heads`.
-    - `depth`: number of transformer blocks.
-    - `num_heads`: attention heads of a block.
-    - `mlp_ratio`: features inside of a block's perceptron, as a multiple of `hidden_size`.
-    - `num_classes`: number of classes for class-conditional models, else None.
-    - `dropout_rate`: probability of dropping a feature inside blocks while training.
-    - `learn_sigma`: learn the variance of a denoising step too (Nichol & Dhariwal 2021); the network then
-      gives twice the channels.
-    """
+    """The sizes of a diffusion transformer (Peebles & Xie 2023); see `dit_size` for those of the paper."""
 
     patch_size: Annotated[int, Field(ge=1)] = 2
+    """Side of the square patches that become tokens; it must divide both sides of an image."""
     hidden_size: Annotated[int, Field(ge=4, multiple_of=4)] = 384
+    """Features of a token; a multiple of 4 and of `num_heads`."""
     depth: Annotated[int, Field(ge=1)] = 12
+    """Number of transformer blocks."""
     num_heads: Annotated[int, Field(ge=1)] = 6
+    """Attention heads of a block."""
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
+    """Features inside of a block's perceptron, as a multiple of `hidden_size`."""
     num_classes: Annotated[int | None, Field(ge=1)] = None
+    """Number of classes of a class-conditional model, else None."""
     dropout_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Probability of dropping a feature inside blocks while training."""
     learn_sigma: bool = False
+    """Learn the variance of a denoising step too (Nichol & Dhariwal 2021); the network then gives twice
+    the channels."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "AbstractDiTConfig":
@@ -141,16 +135,14 @@ class AbstractDiTConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DiTBackboneConfig(AbstractDiTConfig):
-    """A diffusion transformer as the backbone of any model.
-
-    **Fields** beyond its sizes:
-
-    - `in_channels`: channels of the noisy input, and of the output (twice with `learn_sigma`).
-    """
+    """A diffusion transformer as the backbone of any model."""
 
     kind: Literal["dit"] = "dit"
+    """The kind of backbone, by which its file is read."""
     name: str = "dit"
+    """A name for people."""
     in_channels: Annotated[int, Field(ge=1)] = 1
+    """Channels of the noisy input, and of the output (twice with `learn_sigma`)."""
 
     @property
     def out_channels(self) -> int:

@@ -30,33 +30,33 @@ Dims = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AutoencoderConfig:
-    """A convolutional autoencoder of images.
-
-    **Fields:**
-
-    - `input_shape`: (height, width, channels) of one image.
-    - `encoder_type`: `simple`, one latent for each image, or `vae`, a distribution (Kingma & Welling 2014).
-    - `latent_channels`: channels of the latents.
-    - `encoder_hidden_dims`: channels of each resolution, the image's own first; each further one halves the
-      latents, rounding up.
-    - `decoder_hidden_dims`: the same on the way back, the latents' resolution first.
-    - `num_res_blocks`: residual blocks of each resolution.
-    - `kl_weight`: weight of the KL divergence from N(0, 1) in the loss; for `simple`, of the part of it
-      that acts on the latents, half their square.
-    - `activation`, `head_dim`, `norm_groups`: as of a U-Net.
-    """
+    """A convolutional autoencoder of images."""
 
     name: str = "autoencoder"
+    """A name for people."""
     input_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (28, 28, 1)
+    """Height, width and channels of one image."""
     encoder_type: EncoderType = "vae"
+    """What the encoder gives: `simple`, one latent for each image, or `vae`, a distribution (Kingma &
+    Welling 2014)."""
     latent_channels: PositiveInt = 4
+    """Channels of the latents."""
     encoder_hidden_dims: Dims = (32, 64)
+    """Channels of each resolution, the image's own first; each further one halves the latents, rounding
+    up."""
     decoder_hidden_dims: Dims = (64, 32)
+    """Channels of each resolution on the way back, that of the latents first."""
     num_res_blocks: PositiveInt = 1
+    """Residual blocks of each resolution."""
     kl_weight: Annotated[float, Field(ge=0.0)] = 1e-3
+    """Weight of the KL divergence from N(0, 1) in the loss; for `simple`, of the part of it that acts on
+    the latents, half their square."""
     activation: Activation = "silu"
+    """The nonlinearity after each normalisation."""
     head_dim: PositiveInt = 32
+    """Channels of one attention head."""
     norm_groups: PositiveInt = 32
+    """Upper bound of the groups of group normalisation (never fewer than four channels a group)."""
 
     @model_validator(mode="after")
     def _levels_agree(self) -> "AutoencoderConfig":
@@ -81,32 +81,39 @@ class AutoencoderConfig:
 class LDMConfig(AbstractScheduledConfig):
     """A diffusion model in the latent space of an autoencoder (Rombach et al. 2022).
 
-    **Fields** beyond those of every model; `backbone` denoises latents, `input_shape` is that of images:
-
-    - `latent_dim`: channels of the latents, which are those of the backbone.
-    - `encoder_type`, `encoder_hidden_dims`, `decoder_hidden_dims`, `kl_weight`: see `AutoencoderConfig`.
-    - `scale_factor`: what latents are multiplied by, to be of unit size; None: to be measured on data, as
-      one over their standard deviation (Rombach et al. 2022, appendix G).
-    - `noise_steps`, `beta_start`, `beta_end`: if given, they take the place of `num_timesteps`,
-      `beta_start` and `beta_end` in `noise_schedule`.
-    - `clip_denoised`: always false, latents having no range to be clipped to; images are clipped when they
-      are decoded.
+    `input_shape` is that of the images; the backbone denoises their latents.
     """
 
     kind: Literal["ldm"] = "ldm"
+    """The kind of model, by which its file is read."""
     backbone: BackboneConfig = field(
         default_factory=lambda: UNetBackboneConfig(in_channels=4, out_channels=4)
     )
+    """The network that denoises latents, a U-Net or a diffusion transformer."""
     latent_dim: PositiveInt = 4
+    """Channels of the latents, which are those of the backbone."""
     encoder_type: EncoderType = "vae"
+    """What the encoder gives: `simple`, one latent for each image, or `vae`, a distribution (Kingma &
+    Welling 2014)."""
     encoder_hidden_dims: Dims = (32, 64)
+    """Channels of each resolution of the encoder, the image's own first; each further one halves the
+    latents, rounding up."""
     decoder_hidden_dims: Dims = (64, 32)
+    """Channels of each resolution of the decoder, that of the latents first."""
     kl_weight: Annotated[float, Field(ge=0.0)] = 1e-3
+    """Weight of the KL divergence from N(0, 1) in the autoencoder's loss; for `simple`, of the part of it
+    that acts on the latents, half their square."""
     scale_factor: Annotated[float, Field(gt=0.0)] | None = None
+    """What latents are multiplied by, to be of unit size; None: to be measured on data, as one over their
+    standard deviation (Rombach et al. 2022, appendix G)."""
     noise_steps: PositiveInt | None = None
+    """If given, it takes the place of `num_timesteps` in `noise_schedule`."""
     beta_start: float | None = None
+    """If given, it takes the place of `beta_start` in `noise_schedule`."""
     beta_end: float | None = None
+    """If given, it takes the place of `beta_end` in `noise_schedule`."""
     clip_denoised: Literal[False] = False
+    """Always false, latents having no range to be clipped to; images are clipped when they are decoded."""
 
     @model_validator(mode="after")
     def _schedule_is_one(self) -> "LDMConfig":

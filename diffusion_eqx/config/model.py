@@ -37,18 +37,14 @@ PIXEL_STD, LATENT_STD = 0.5, 1.0
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SamplerConfig:
-    """How a model is sampled unless told otherwise.
-
-    **Fields:**
-
-    - `name`: a sampler of the catalogue (`diffusion-eqx samplers` lists it).
-    - `steps`: number of steps; None: as many as there are timesteps.
-    - `numbers`: pairs of a name and a number of the sampler, such as (("eta", 0.5),).
-    """
+    """How a model is sampled unless told otherwise."""
 
     name: str = "ddim"
+    """A sampler of the catalogue (`diffusion-eqx samplers` lists it)."""
     steps: Annotated[int, Field(ge=1)] | None = None
+    """Number of steps; None: as many as there are timesteps."""
     numbers: tuple[tuple[str, float], ...] = ()
+    """Pairs of a name and a number of the sampler, such as (("eta", 0.5),)."""
 
 
 @runtime_checkable
@@ -68,22 +64,19 @@ class Data(Protocol):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AbstractModelConfig:
-    """What every diffusion model needs to know.
-
-    **Fields:**
-
-    - `loss_type`: the error of a prediction: squared, absolute, Huber, or its smooth kin.
-    - `clip_denoised`: keep predicted clean images in [−1, 1] while sampling.
-    - `guidance_interval`: times (0 clean, 1 noise) between which the model's own guidance acts;
-      outside, its scale is 1.
-    - `sampler`: how the model is sampled unless told otherwise; None: as is usual for its kind.
-    """
+    """What every diffusion model needs to know."""
 
     name: str = "diffusion"
+    """A name for people; an artifact of the model bears it."""
     loss_type: LossType = "mse"
+    """The error of a prediction: squared (`mse`), absolute (`l1`), `huber`, or its smooth kin
+    `pseudo_huber`."""
     clip_denoised: bool = True
+    """Keep predicted clean images in [−1, 1] while sampling."""
     guidance_interval: tuple[UnitFloat, UnitFloat] = (0.0, 1.0)
+    """Times (0 clean, 1 noise) between which the model's own guidance acts; outside, its scale is 1."""
     sampler: SamplerConfig | None = None
+    """How the model is sampled unless told otherwise; None: as is usual for its kind."""
 
     @property
     def recommended(self) -> SamplerConfig:
@@ -106,16 +99,12 @@ class AbstractModelConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AbstractDiffusionConfig(AbstractModelConfig):
-    """What a pixel-space diffusion model needs to know whose backbone can be chosen.
-
-    **Fields** beyond those of every model:
-
-    - `backbone`: configuration of the network, a U-Net or a diffusion transformer.
-    - `input_shape`: (height, width, channels) of one image.
-    """
+    """What a pixel-space diffusion model needs to know whose backbone can be chosen."""
 
     backbone: BackboneConfig = field(default_factory=UNetBackboneConfig)
+    """The network, a U-Net or a diffusion transformer."""
     input_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (28, 28, 1)
+    """Height, width and channels of one image."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "AbstractDiffusionConfig":
@@ -156,20 +145,17 @@ class AbstractDiffusionConfig(AbstractModelConfig):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AbstractNoiseConfig(AbstractModelConfig):
-    """What a model needs to know whose noise schedule and prediction can be chosen.
-
-    **Fields** beyond those of every model:
-
-    - `noise_schedule`: configuration of the noise.
-    - `prediction_type`: what the network predicts: the noise, the clean image, v = alpha·eps −
-      sigma·x0, the score, the flow's velocity, or the mixture of Karras et al. (2022).
-    - `sigma_data`: standard deviation of what is denoised, of the prediction `edm`; None: 0.5 for
-      images in [−1, 1], 1 for latents.
-    """
+    """What a model needs to know whose noise schedule and prediction can be chosen."""
 
     noise_schedule: NoiseScheduleConfig = field(default_factory=NoiseScheduleConfig)
+    """How noise grows over the timesteps."""
     prediction_type: PredictionType = "epsilon"
+    """What the network predicts: the noise (`epsilon`), the clean image (`sample`), v = alpha·eps −
+    sigma·x0 (`v_prediction`), the `score`, the flow's `velocity`, or the mixture of Karras et al. (2022),
+    `edm`."""
     sigma_data: Annotated[float, Field(gt=0.0)] | None = None
+    """Standard deviation of what is denoised, for the prediction `edm`; None: 0.5 for images in [−1, 1], 1
+    for latents."""
 
     @model_validator(mode="after")
     def _prediction_fits_schedule(self) -> "AbstractNoiseConfig":
@@ -215,21 +201,19 @@ class DDPMConfig(AbstractScheduledConfig):
     """A model sampled by ancestral sampling over all timesteps (Ho et al. 2020)."""
 
     kind: Literal["ddpm"] = "ddpm"
+    """The kind of model, by which its file is read."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DDIMConfig(AbstractScheduledConfig):
-    """A model sampled by DDIM (Song et al. 2021).
-
-    **Fields** beyond those of every model:
-
-    - `num_inference_steps`: steps, unless told otherwise.
-    - `eta`: 0 for deterministic sampling, 1 for as much noise as DDPM adds.
-    """
+    """A model sampled by DDIM (Song et al. 2021)."""
 
     kind: Literal["ddim"] = "ddim"
+    """The kind of model, by which its file is read."""
     num_inference_steps: Annotated[int, Field(ge=1)] = 50
+    """Steps of sampling, unless told otherwise."""
     eta: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Noise of a step: 0 for deterministic sampling, 1 for as much as DDPM adds."""
 
     @model_validator(mode="after")
     def _steps_exist(self) -> "DDIMConfig":
@@ -250,32 +234,32 @@ class DDIMConfig(AbstractScheduledConfig):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ScoreDiffusionConfig(AbstractDiffusionConfig):
-    """A model of the score, grad log p_t(x), of a diffusion in continuous time (Song et al. 2021).
-
-    **Fields** beyond those of every model:
-
-    - `sde_type`: `ve`, whose noise grows geometrically from `sigma_min` to `sigma_max`, or `vp`.
-    - `sigma_min`, `sigma_max`: of the `ve` SDE; the latter about as large as the greatest distance between
-      two images.
-    - `beta_min`, `beta_max`: of the `vp` SDE, whose beta(t) is linear.
-    - `prediction_type`: `score`, or the mixture of score and clean image of Karras et al. (2022), `edm`, by
-      which the error of x0 stays bounded at the greatest noise (there it is sigma times that of a score).
-      Either way the model gives the score.
-    - `score_scaling`: of the prediction `score`, which is this times the network's output over sigma.
-    - `sigma_data`: standard deviation of the data, of the prediction `edm`; None: 0.5.
-    - `noise_steps`: noise levels that are trained.
-    """
+    """A model of the score, grad log p_t(x), of a diffusion in continuous time (Song et al. 2021)."""
 
     kind: Literal["score"] = "score"
+    """The kind of model, by which its file is read."""
     sde_type: SDEType = "ve"
+    """The SDE: `ve`, whose noise grows geometrically from `sigma_min` to `sigma_max`, or `vp`, whose
+    beta(t) is linear from `beta_min` to `beta_max`."""
     sigma_min: Annotated[float, Field(gt=0.0)] = 0.01
+    """The least standard deviation of the noise, of the `ve` SDE."""
     sigma_max: Annotated[float, Field(gt=0.0)] = 10.0
+    """The greatest standard deviation of the noise, of the `ve` SDE; about as large as the greatest
+    distance between two images."""
     beta_min: Annotated[float, Field(gt=0.0)] = 0.1
+    """The first beta(t), of the `vp` SDE."""
     beta_max: Annotated[float, Field(gt=0.0)] = 20.0
+    """The last beta(t), of the `vp` SDE."""
     prediction_type: ScorePrediction = "score"
+    """What the network predicts: the `score`, or the mixture of score and clean image of Karras et al.
+    (2022), `edm`, by which the error of x0 stays bounded at the greatest noise (there it is sigma times
+    that of a score). Either way the model gives the score."""
     score_scaling: Annotated[float, Field(gt=0.0)] = 1.0
+    """Factor of the prediction `score`, which is this times the network's output over sigma."""
     sigma_data: Annotated[float, Field(gt=0.0)] | None = None
+    """Standard deviation of the data, for the prediction `edm`; None: 0.5."""
     noise_steps: Annotated[int, Field(ge=2)] = 1000
+    """Noise levels that are trained."""
 
     @model_validator(mode="after")
     def _only_scores_are_scaled(self) -> "ScoreDiffusionConfig":
@@ -316,20 +300,18 @@ class ScoreDiffusionConfig(AbstractDiffusionConfig):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DiTConfig(AbstractDiTConfig, AbstractNoiseConfig):
-    """A diffusion transformer as a model of its own (Peebles & Xie 2023).
-
-    **Fields** beyond those of every model, of the noise and of the transformer:
-
-    - `img_size`: side of square images, or (height, width).
-    - `channels`: of an image.
-    - `cfg_scale`: scale of classifier-free guidance where labels are given; 1 is none.
-    """
+    """A diffusion transformer as a model of its own (Peebles & Xie 2023)."""
 
     kind: Literal["dit"] = "dit"
+    """The kind of model, by which its file is read."""
     name: str = "dit"
+    """A name for people; an artifact of the model bears it."""
     img_size: PositiveInt | tuple[PositiveInt, PositiveInt] = 32
+    """Side of square images, or (height, width)."""
     channels: PositiveInt = 3
+    """Channels of an image."""
     cfg_scale: Annotated[float, Field(ge=0.0)] = 1.0
+    """Scale of classifier-free guidance where labels are given; 1 is none."""
 
     @model_validator(mode="after")
     def _patches_tile(self) -> "DiTConfig":

@@ -27,32 +27,32 @@ _MOST_SIGNAL_AT_END = 0.1
 class NoiseScheduleConfig:
     """How noise grows over the timesteps.
 
-    **Fields:**
-
-    - `schedule_type`: by betas: `linear` (beta linear; Ho et al. 2020), `scaled_linear` (sqrt(beta) linear;
-      Rombach et al. 2022), `cosine` (alpha_bar a squared cosine; Nichol & Dhariwal 2021) or `sigmoid` (beta
-      logistic; Xu et al. 2022). In continuous time: `vp` and `ve` (the SDEs of Song et al. 2021), `edm`
-      (Karras et al. 2022) or `flow` (the straight path of rectified flow).
-    - `num_timesteps`: T, the number of noise levels that are trained.
-    - `beta_start`, `beta_end`: the first and last beta, of `linear`, `scaled_linear` and `sigmoid`; and of
-      `vp`, whose beta(t) runs from T·beta_start to T·beta_end. None: 1e-4 and 0.02 for a thousand
-      timesteps; for another T they are scaled, so that the same noise is reached: see `betas`.
-    - `sigma_min`, `sigma_max`: the least and greatest standard deviation of the noise, of `ve` and `edm`.
-    - `rescale_zero_terminal_snr`: change the betas so that nothing of the signal is left at the end (Lin et
-      al. 2024).
-
     **Warns:** `UserWarning` if the betas leave more than a tenth of the signal at t = 1, where sampling
     starts from pure noise: samples would be biased.
     """
 
     name: str = "schedule"
+    """A name for people."""
     schedule_type: ScheduleType = "linear"
+    """The kind of schedule. By betas: `linear` (beta linear; Ho et al. 2020), `scaled_linear` (sqrt(beta)
+    linear; Rombach et al. 2022), `cosine` (alpha_bar a squared cosine; Nichol & Dhariwal 2021) or `sigmoid`
+    (beta logistic; Xu et al. 2022). In continuous time: `vp` and `ve` (the SDEs of Song et al. 2021), `edm`
+    (Karras et al. 2022) or `flow` (the straight path of rectified flow)."""
     num_timesteps: Annotated[int, Field(ge=1)] = 1000
+    """T, the number of noise levels that are trained."""
     beta_start: Beta | None = None
+    """The first beta, of `linear`, `scaled_linear` and `sigmoid`; and of `vp`, whose beta(t) runs from
+    T·beta_start to T·beta_end. None: 1e-4 for a thousand timesteps; for another T it is scaled, so that
+    the same noise is reached: see `betas`."""
     beta_end: Beta | None = None
+    """The last beta, of the schedules that have `beta_start`. None: 0.02 for a thousand timesteps; for
+    another T it is scaled, so that the same noise is reached: see `betas`."""
     sigma_min: Annotated[float, Field(gt=0.0)] = 0.002
+    """The least standard deviation of the noise, of `ve` and `edm`."""
     sigma_max: Annotated[float, Field(gt=0.0)] = 80.0
+    """The greatest standard deviation of the noise, of `ve` and `edm`."""
     rescale_zero_terminal_snr: bool = False
+    """Change the betas so that nothing of the signal is left at the end (Lin et al. 2024)."""
 
     @model_validator(mode="after")
     def _numbers_agree(self) -> "NoiseScheduleConfig":
