@@ -49,7 +49,7 @@ def prepare(options: ModelOptions) -> Setting:
     """
     if options.model is None:
         train, test = data_of((28, 28, 1) if options.full else (8, 8, 1), options.data_dir)
-        return Setting(train_model(train, steps=1000 if options.full else 600), train, test)
+        return Setting(train_model(train, steps=1000 if options.full else 1500), train, test)
     model = dx.load_model(options.model)
     if not isinstance(model, dx.models.DDIMModel) or model.num_classes is None:
         raise ValueError(f"{options.model} holds no class-conditional DDIM model")
@@ -82,10 +82,23 @@ def split(
 
 
 def train_model(data: dx.data.ImageDataset, *, steps: int) -> dx.models.DDIMModel:
-    """A small class-conditional model of a data set, trained."""
-    backbone = dx.config.UNetBackboneConfig(
-        hidden_dims=(16, 32, 64) if data.shape[0] > 8 else (32, 64), num_classes=data.num_classes
-    )
+    """A small class-conditional model of a data set, trained: a U-Net, or of 8x8 pixels a transformer.
+
+    All blocks of a transformer are one program, which compiles in a few seconds.
+    """
+    if data.shape[0] > 8:
+        backbone = dx.config.UNetBackboneConfig(
+            hidden_dims=(16, 32, 64), num_classes=data.num_classes
+        )
+    else:
+        backbone = dx.config.DiTBackboneConfig(
+            patch_size=2,
+            hidden_size=64,
+            depth=4,
+            num_heads=4,
+            in_channels=data.shape[-1],
+            num_classes=data.num_classes,
+        )
     config = dx.config.DDIMConfig.for_data(data, backbone=backbone)
     model = dx.models.DDIMModel(config, key=jax.random.key(0))
     return dx.train(model, data, dx.config.TrainingConfig(steps=steps, log_every=100))

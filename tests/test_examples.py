@@ -54,14 +54,13 @@ def digits_model(tmp_path_factory, worker_id):
     path = folder / "model.safetensors"
     with FileLock(f"{folder}.lock"):
         if not path.exists():
-            options = [
-                *("--data", "digits", "--model.input-shape", "8", "8", "1"),
-                *("--model.backbone.hidden-dims", "32", "64"),
-                *("--model.backbone.attention-resolutions", "4"),
-                *("--training.steps", "600", "--training.log-every", "200"),
-            ]
+            network = {"kind": "dit", "patch_size": 2, "hidden_size": 64, "depth": 4, "num_heads": 4}
+            model = {"backbone": {**network, "in_channels": 1, "num_classes": 10}}
+            training = {"steps": 1500, "log_every": 500}
+            options = base / "digits.yaml"
+            options.write_text(json.dumps({"data": "digits", "model": model, "training": training}))
             program = Path(sys.executable).parent / "diffusion-eqx"
-            subprocess.run([program, "train", "-o", folder, *options], check=True)
+            subprocess.run([program, "train", options, "-o", folder], check=True)
     return path
 
 
