@@ -18,7 +18,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
-from small_model import save_rows, split
+from small_model import save_rows, small_network, split
 
 import diffusion_eqx as dx
 
@@ -46,7 +46,7 @@ def main() -> None:
     assert test_set.labels is not None
     held_out, truth = test_set.images, test_set.labels
 
-    model = train_model(train_set, steps=4000 if options.full else 400)
+    model = train_model(train_set, steps=4000 if options.full else 1000)
     noisy = dx.training.train_noisy_classifier(
         train_set,
         dx.config.NoisyClassifierConfig(input_shape=(8, 8, 1), noise_schedule=NOISE),
@@ -76,8 +76,9 @@ def main() -> None:
 
 def train_model(data: dx.data.ImageDataset, steps: int) -> dx.models.DDIMModel:
     """An unconditional model of digits, trained without their labels."""
+    unlabelled = dx.data.ImageDataset(data.images)
     config = dx.config.DDIMConfig(
-        backbone=dx.config.UNetBackboneConfig(hidden_dims=(32, 64), time_embedding_dim=64),
+        backbone=small_network(unlabelled),
         noise_schedule=NOISE,
         input_shape=(8, 8, 1),
         prediction_type="v_prediction",
@@ -86,7 +87,7 @@ def train_model(data: dx.data.ImageDataset, steps: int) -> dx.models.DDIMModel:
         steps=steps, warmup_steps=100, learning_rate=2e-3, ema_decay=0.995
     )
     model = dx.models.DDIMModel(config, key=jax.random.key(0))
-    return dx.train(model, dx.data.ImageDataset(data.images), training)
+    return dx.train(model, unlabelled, training)
 
 
 def draw(

@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import tyro
-from small_model import data_of, save_rows, train_judge
+from small_model import data_of, save_rows, small_network, train_judge
 
 import diffusion_eqx as dx
 
@@ -35,7 +35,7 @@ class Options:
     full: bool = False
     """Fashion-MNIST and longer training, in place of digits."""
     steps: int | None = None
-    """Training steps; by default 500, or 2000 with --full."""
+    """Training steps; by default 1500, or 2000 with --full."""
     judged: int = 100
     """Images of each method."""
 
@@ -76,14 +76,14 @@ def main() -> None:
 
 def train(data: dx.data.ImageDataset, options: Options) -> dx.models.ScoreDiffusionModel:
     """A class-conditional model of the score, trained."""
-    backbone = dx.config.UNetBackboneConfig(
-        hidden_dims=(16, 32, 64) if options.full else (32, 64), num_classes=CLASSES
-    )
     config = dx.config.ScoreDiffusionConfig.for_data(
-        data, backbone=backbone, sde_type="ve", sigma_max=30.0 if options.full else 10.0
+        data,
+        backbone=small_network(data),
+        sde_type="ve",
+        sigma_max=30.0 if options.full else 10.0,
     )
     training = dx.config.TrainingConfig(
-        steps=options.steps or (2000 if options.full else 500), log_every=100
+        steps=options.steps or (2000 if options.full else 1500), log_every=100
     )
     return dx.train(dx.models.ScoreDiffusionModel(config, key=jax.random.key(0)), data, training)
 

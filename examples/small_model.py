@@ -82,26 +82,26 @@ def split(
 
 
 def train_model(data: dx.data.ImageDataset, *, steps: int) -> dx.models.DDIMModel:
-    """A small class-conditional model of a data set, trained: a U-Net, or of 8x8 pixels a transformer.
-
-    All blocks of a transformer are one program, which compiles in a few seconds.
-    """
-    if data.shape[0] > 8:
-        backbone = dx.config.UNetBackboneConfig(
-            hidden_dims=(16, 32, 64), num_classes=data.num_classes
-        )
-    else:
-        backbone = dx.config.DiTBackboneConfig(
-            patch_size=2,
-            hidden_size=64,
-            depth=4,
-            num_heads=4,
-            in_channels=data.shape[-1],
-            num_classes=data.num_classes,
-        )
-    config = dx.config.DDIMConfig.for_data(data, backbone=backbone)
+    """A small class-conditional model of a data set, trained."""
+    config = dx.config.DDIMConfig.for_data(data, backbone=small_network(data))
     model = dx.models.DDIMModel(config, key=jax.random.key(0))
     return dx.train(model, data, dx.config.TrainingConfig(steps=steps, log_every=100))
+
+
+def small_network(
+    data: dx.data.ImageDataset,
+) -> dx.config.UNetBackboneConfig | dx.config.DiTBackboneConfig:
+    """A U-Net, or of 8x8 pixels a transformer, all blocks of which are one program: it compiles quickly."""
+    if data.shape[0] > 8:
+        return dx.config.UNetBackboneConfig(hidden_dims=(16, 32, 64), num_classes=data.num_classes)
+    return dx.config.DiTBackboneConfig(
+        patch_size=2,
+        hidden_size=64,
+        depth=4,
+        num_heads=4,
+        in_channels=data.shape[-1],
+        num_classes=data.num_classes,
+    )
 
 
 def train_judge(data: dx.data.ImageDataset) -> dx.evaluation.Classifier:
