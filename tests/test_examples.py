@@ -54,7 +54,13 @@ def digits_model(tmp_path_factory, worker_id):
     path = folder / "model.safetensors"
     with FileLock(f"{folder}.lock"):
         if not path.exists():
-            network = {"kind": "dit", "patch_size": 2, "hidden_size": 64, "depth": 4, "num_heads": 4}
+            network = {
+                "kind": "dit",
+                "patch_size": 2,
+                "hidden_size": 64,
+                "depth": 4,
+                "num_heads": 4,
+            }
             model = {"backbone": {**network, "in_channels": 1, "num_classes": 10}}
             training = {"steps": 1500, "log_every": 500}
             options = base / "digits.yaml"

@@ -1,5 +1,6 @@
 """The reports of a run for TensorBoard."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,9 @@ class TensorBoard(Callback):
             return
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=run.step + 1)
+        # Two starts in one second would write into one file: its name has no more than the second.
+        own = f".{time.time_ns()}"
+        self._writer = SummaryWriter(str(folder), purge_step=run.step + 1, filename_suffix=own)
 
     def step(self, run: Run) -> None:
         """Write the report and the picture of this step, if there are any."""
