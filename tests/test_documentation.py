@@ -165,6 +165,13 @@ def test_links_and_pictures_are_there():
     assert not missing
 
 
+def test_no_page_holds_both_sides_of_a_merge():
+    texts = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *SITE.rglob("*.md")]
+    assert len(texts) > 20
+    for page in texts:
+        assert not re.search(r"^(<{7}|={7}|>{7})( |$)", page.read_text(), re.M), page
+
+
 def test_every_page_is_in_the_navigation():
     navigation = (ROOT / "docs" / "mkdocs.yml").read_text()
     for page in SITE.rglob("*.md"):
