@@ -37,7 +37,7 @@ TEST(Options, SampleTakesAllThatItPromises) {
   EXPECT_FALSE(options.cache);
 }
 
-TEST(Options, GridNeedsNoNumber) {
+TEST(Options, ColumnsNeedNoNumber) {
   const Options options = Parse({"sample", "a", "-o", "x.png", "--columns"});
   ASSERT_TRUE(options.columns.has_value());
   EXPECT_EQ(*options.columns, 0);

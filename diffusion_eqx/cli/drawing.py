@@ -1,5 +1,6 @@
 """How commands draw from a model."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,24 +18,24 @@ def check_seed(seed: int) -> None:
         raise ValueError(f"--seed must be in 0 … {2**32 - 1}; got {seed}")
 
 
-def idle_guidance(plan: "Plan") -> str | None:
-    """What is said of a guidance that acts in none of the steps; None if each acts."""
+def tell_idle_guidance(plan: "Plan") -> None:
+    """Print a line if a guidance acts in none of the steps."""
     import jax.numpy as jnp
 
     from diffusion_eqx.guidance import guidance_of
 
     intervals = [getattr(one, "interval", None) for one in guidance_of(plan.denoiser)]
     if all(interval is None for interval in intervals):
-        return None
+        return
     steps = jnp.arange(plan.steps)
     times = plan.sampler.grid(plan.denoiser.schedule, steps, jnp.asarray(plan.steps)).time
     for interval in intervals:
         if interval is not None and not ((times >= interval[0]) & (times <= interval[1])).any():
-            return (
+            print(
                 f"the guidance acts between the times {float(interval[0]):g} and {float(interval[1]):g}, "
-                f"and none of the {plan.steps} steps begins there: it has no effect; take more steps"
+                f"and none of the {plan.steps} steps begins there: it has no effect; take more steps",
+                file=sys.stderr,
             )
-    return None
 
 
 def draw(

@@ -12,7 +12,7 @@ import tyro
 
 from diffusion_eqx.cli.class_names import check_class_names
 from diffusion_eqx.cli.computing import prepare
-from diffusion_eqx.cli.drawing import check_seed, draw, idle_guidance
+from diffusion_eqx.cli.drawing import check_seed, draw, tell_idle_guidance
 from diffusion_eqx.cli.judging import judge_of
 
 if TYPE_CHECKING:
@@ -174,9 +174,7 @@ def _check_drawing(
     options: Evaluate, model: "AbstractDiffusionModel", numbers: dict[str, float]
 ) -> None:
     drawing: dict[str, Any] = {"steps": options.steps, "guidance": options.guidance, **numbers}
-    idle = idle_guidance(model.plan(options.sampler, **drawing))
-    if idle is not None:
-        print(idle, file=sys.stderr)
+    tell_idle_guidance(model.plan(options.sampler, **drawing))
     if options.bits_count is not None and tuple(model.config.sample_shape) != tuple(
         model.config.input_shape
     ):

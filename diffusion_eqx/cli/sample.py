@@ -10,7 +10,7 @@ import tyro
 
 from diffusion_eqx.cli.class_names import class_numbers
 from diffusion_eqx.cli.computing import prepare
-from diffusion_eqx.cli.drawing import check_seed, draw, idle_guidance
+from diffusion_eqx.cli.drawing import check_seed, draw, tell_idle_guidance
 
 if TYPE_CHECKING:
     from diffusion_eqx.models import AbstractDiffusionModel
@@ -86,9 +86,7 @@ def run(options: Sample, numbers: dict[str, float]) -> None:
         "noise": BrownianNoise() if options.brownian else None,
         **numbers,
     }
-    idle = idle_guidance(model.plan(options.sampler, **how))
-    if idle is not None:
-        print(idle, file=sys.stderr)
+    tell_idle_guidance(model.plan(options.sampler, **how))
     drawing: dict[str, Any] = {
         "labels": _labels(options, classes, guided=guidance is not None),
         "key": jax.random.key(seed),

@@ -155,9 +155,7 @@ def run(
     from diffusion_eqx.training import DataMismatch, ResumeError
 
     begun = _begun(options)
-    height, width, known = (
-        (*(size or _Shown.shape[:2]), channels) if begun is None else begun.input_shape
-    )
+    height, width, known = (*_Shown.shape[:2], None) if begun is None else begun.input_shape
     data = load_source(
         options, size or (height, width), channels or known, options.training.batch_size
     )
