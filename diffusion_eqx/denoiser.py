@@ -192,6 +192,14 @@ def _null_array(null: Any) -> Array:
     return jnp.asarray(null, jnp.int32) if isinstance(null, int) else jnp.asarray(null)
 
 
+# One program for each pair of kinds, as the check of a schedule is.
+@eqx.filter_jit
+def _coefficients(
+    schedule: AbstractSchedule, parameterization: AbstractParameterization, times: Array
+) -> tuple[Coefficients, Array]:
+    return parameterization.coefficients(schedule, schedule.at(times)), schedule.at(1.0).alpha
+
+
 def check_pair(schedule: AbstractSchedule, parameterization: AbstractParameterization) -> None:
     """**Raises:** `ValueError` if a parameterization has no finite map to x0 at some level of a schedule.
 
@@ -202,10 +210,9 @@ def check_pair(schedule: AbstractSchedule, parameterization: AbstractParameteriz
     with jax.ensure_compile_time_eval():
         total = schedule.num_timesteps
         times = jnp.asarray(sorted({1.0 / total, 0.5, 1.0 - 0.5 / total, 1.0}))
-        c = parameterization.coefficients(schedule, schedule.at(times))
+        c, signal = _coefficients(schedule, parameterization, times)
         finite = np.isfinite(np.stack([np.asarray(v) for v in c])).all(axis=0)
         bad = ~finite | (np.asarray(c.c_out) == 0.0)
-        signal = float(schedule.at(1.0).alpha)
     if not bad.any():
         return
     name, where = type(parameterization).__name__, float(times[np.argmax(bad)])

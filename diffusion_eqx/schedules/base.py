@@ -196,6 +196,13 @@ def unit_pair(
     return safe_sqrt(jax.nn.sigmoid(log_snr)), safe_sqrt(jax.nn.sigmoid(-log_snr))
 
 
+# One program for each kind of schedule: operation by operation it is 50, which a start waits for.
+@eqx.filter_jit
+def _checked(schedule: AbstractSchedule) -> tuple[Array, Array, Array, Array]:
+    t = jnp.linspace(0.0, 1.0, _CHECKED)
+    return t, schedule.alpha(t), schedule.sigma(t), schedule.log_snr(t[1:])
+
+
 def check_contract(schedule: AbstractSchedule) -> None:
     """**Raises:** `ValueError` naming what is broken of the contract of schedules, if all numbers
     are known.
@@ -203,9 +210,7 @@ def check_contract(schedule: AbstractSchedule) -> None:
     if is_traced(schedule):
         return
     with jax.ensure_compile_time_eval():
-        t = jnp.linspace(0.0, 1.0, _CHECKED)
-        alpha, sigma = np.asarray(schedule.alpha(t)), np.asarray(schedule.sigma(t))
-        log_snr = np.asarray(schedule.log_snr(t[1:]))
+        t, alpha, sigma, log_snr = map(np.asarray, _checked(schedule))
     name = type(schedule).__name__
     # NaN fails each of these comparisons, so they are written as what must hold.
     if not (abs(alpha[0] - 1.0) <= _ROUNDING and abs(sigma[0]) <= _ROUNDING):
