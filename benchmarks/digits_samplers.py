@@ -21,7 +21,6 @@ from rich.table import Table
 import diffusion_eqx as dx
 
 STEPS = (10, 20, 50)
-COUNT = 500
 EXTRA = ("diffrax:Heun", "diffrax:Tsit5", "sde:Euler", "sde:Heun")
 
 
@@ -33,6 +32,8 @@ class Options:
     """Folder of the table."""
     training_steps: int = 1500
     """Training steps."""
+    count: int = 500
+    """Images that each draws, and real ones that are judged beside them."""
     only: tuple[str, ...] = ()
     """Names of the samplers to run, if not all."""
 
@@ -50,13 +51,13 @@ def main() -> None:
     )
     reference, _ = dx.evaluation.judge(judge, data.images)
     rows: dict[str, dict[str, float]] = {}
-    features, _ = dx.evaluation.judge(judge, test_set.images[:COUNT])
+    features, _ = dx.evaluation.judge(judge, test_set.images[: options.count])
     assert test_set.labels is not None
     rows["real, unseen by the judge"] = {
         "accuracy": dx.evaluation.accuracy(judge, test_set.images, test_set.labels),
         "distance": dx.evaluation.frechet_distance(features, reference),
     }
-    labels = np.arange(COUNT) % 10
+    labels = np.arange(options.count) % 10
     # The consistency sampler is for consistency models only.
     every = [name for name in dx.samplers.SAMPLERS if name != "consistency"]
     for name in options.only or (*every, *EXTRA):
@@ -66,7 +67,7 @@ def main() -> None:
                 plan.denoiser,
                 plan.sampler,
                 plan.shape,
-                count=COUNT,
+                count=options.count,
                 # As an array, so that all numbers of steps share one compiled program.
                 steps=jnp.asarray(steps),
                 key=jax.random.key(7),
