@@ -197,7 +197,8 @@ def _null_array(null: Any) -> Array:
 def _coefficients(
     schedule: AbstractSchedule, parameterization: AbstractParameterization, times: Array
 ) -> tuple[Coefficients, Array]:
-    return parameterization.coefficients(schedule, schedule.at(times)), schedule.at(1.0).alpha
+    levels = schedule.at(times)
+    return parameterization.coefficients(schedule, levels), levels.alpha[-1]
 
 
 def check_pair(schedule: AbstractSchedule, parameterization: AbstractParameterization) -> None:
@@ -209,7 +210,7 @@ def check_pair(schedule: AbstractSchedule, parameterization: AbstractParameteriz
         return
     with jax.ensure_compile_time_eval():
         total = schedule.num_timesteps
-        times = jnp.asarray(sorted({1.0 / total, 0.5, 1.0 - 0.5 / total, 1.0}))
+        times = jnp.asarray(np.array(sorted({1.0 / total, 0.5, 1.0 - 0.5 / total, 1.0})), float)
         c, signal = _coefficients(schedule, parameterization, times)
         finite = np.isfinite(np.stack([np.asarray(v) for v in c])).all(axis=0)
         bad = ~finite | (np.asarray(c.c_out) == 0.0)

@@ -259,6 +259,24 @@ def test_a_family_can_be_trained_and_judged(tmp_path):
 
 
 @pytest.mark.example
+def test_the_wait_for_a_first_loss_is_measured(tmp_path):
+    """With a full cache of programs it is shorter; how long it is, is seen by running it in full."""
+    network = {
+        "kind": "dit",
+        "in_channels": 1,
+        "num_classes": 10,
+        "hidden_size": 32,
+        "depth": 2,
+        "num_heads": 2,
+    }
+    path = tmp_path / "digits.yaml"
+    path.write_text(json.dumps({"data": "digits", "model": {"backbone": network}}))
+    printed, figures = benchmark("first_loss", tmp_path, "--rounds", 1, "--options", path)
+    assert "goal: the first loss at most 10 s" in printed
+    assert 0.0 < figures["median"] < figures["empty cache"]
+
+
+@pytest.mark.example
 def test_what_a_step_waits_for_its_data(tmp_path):
     options = ("--images", 60, "--batch", 8, "--steps", 5, "--channels", 8)
     printed, figures = benchmark("data_loading", tmp_path, *options)

@@ -196,11 +196,13 @@ def unit_pair(
     return safe_sqrt(jax.nn.sigmoid(log_snr)), safe_sqrt(jax.nn.sigmoid(-log_snr))
 
 
-# One program for each kind of schedule: operation by operation it is 50, which a start waits for.
+# One program for each kind of schedule: operation by operation it is 50, which a start waits for. The times
+# are an argument, since what is computed of constants alone is not left to the program here.
 @eqx.filter_jit
-def _checked(schedule: AbstractSchedule) -> tuple[Array, Array, Array, Array]:
-    t = jnp.linspace(0.0, 1.0, _CHECKED)
-    return t, schedule.alpha(t), schedule.sigma(t), schedule.log_snr(t[1:])
+def _checked(
+    schedule: AbstractSchedule, t: Float[Array, " times"]
+) -> tuple[Float[Array, " times"], Float[Array, " times"], Float[Array, " later"]]:
+    return schedule.alpha(t), schedule.sigma(t), schedule.log_snr(t[1:])
 
 
 def check_contract(schedule: AbstractSchedule) -> None:
@@ -210,7 +212,8 @@ def check_contract(schedule: AbstractSchedule) -> None:
     if is_traced(schedule):
         return
     with jax.ensure_compile_time_eval():
-        t, alpha, sigma, log_snr = map(np.asarray, _checked(schedule))
+        t = np.linspace(0.0, 1.0, _CHECKED)
+        alpha, sigma, log_snr = map(np.asarray, _checked(schedule, jnp.asarray(t, float)))
     name = type(schedule).__name__
     # NaN fails each of these comparisons, so they are written as what must hold.
     if not (abs(alpha[0] - 1.0) <= _ROUNDING and abs(sigma[0]) <= _ROUNDING):
