@@ -93,49 +93,45 @@ void ReleaseEvent(const Api& api, PJRT_Event* event) noexcept {
   api.CallQuietly(&PJRT_Api::PJRT_Event_Destroy, &args);
 }
 
+void ReleaseProgram(const Api& api, PJRT_Executable* program) noexcept {
+  auto args = MakeArgs<PJRT_Executable_Destroy_Args>(PJRT_Executable_Destroy_Args_STRUCT_SIZE);
+  args.executable = program;
+  api.CallQuietly(&PJRT_Api::PJRT_Executable_Destroy, &args);
+}
+
 std::string_view CompileOptions() {
   // A serialized CompileOptionsProto {executable_build_options {device_ordinal: -1, num_replicas:
-  // 1, num_partitions: 1}}; empty options abort the process.
+  // 1, num_partitions: 1}, compile_portable_executable: true}; empty options abort the process.
   static constexpr std::string_view kOptions(
-      "\x1a\x0f\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x20\x01\x28\x01", 17);
+      "\x1a\x0f\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x20\x01\x28\x01\x20\x01", 19);
   return kOptions;
 }
 
-size_t Executable::NumOutputs() const {
-  auto get = MakeArgs<PJRT_LoadedExecutable_GetExecutable_Args>(
+OwnedProgram Executable::Inspected() const {
+  auto args = MakeArgs<PJRT_LoadedExecutable_GetExecutable_Args>(
       PJRT_LoadedExecutable_GetExecutable_Args_STRUCT_SIZE);
-  get.loaded_executable = handle_.get();
-  api_->Call(&PJRT_Api::PJRT_LoadedExecutable_GetExecutable, &get, "inspect a program");
-  auto count =
+  args.loaded_executable = handle_.get();
+  api_->Call(&PJRT_Api::PJRT_LoadedExecutable_GetExecutable, &args, "inspect a program");
+  return {*api_, args.executable};
+}
+
+size_t Executable::NumOutputs() const {
+  const OwnedProgram program = Inspected();
+  auto args =
       MakeArgs<PJRT_Executable_NumOutputs_Args>(PJRT_Executable_NumOutputs_Args_STRUCT_SIZE);
-  count.executable = get.executable;
-  api_->Call(&PJRT_Api::PJRT_Executable_NumOutputs, &count, "count a program's results");
-  auto destroy = MakeArgs<PJRT_Executable_Destroy_Args>(PJRT_Executable_Destroy_Args_STRUCT_SIZE);
-  destroy.executable = get.executable;
-  api_->CallQuietly(&PJRT_Api::PJRT_Executable_Destroy, &destroy);
-  return count.num_outputs;
+  args.executable = program.get();
+  api_->Call(&PJRT_Api::PJRT_Executable_NumOutputs, &args, "count a program's results");
+  return args.num_outputs;
 }
 
 std::string Executable::Serialize() const {
-  auto get = MakeArgs<PJRT_LoadedExecutable_GetExecutable_Args>(
-      PJRT_LoadedExecutable_GetExecutable_Args_STRUCT_SIZE);
-  get.loaded_executable = handle_.get();
-  api_->Call(&PJRT_Api::PJRT_LoadedExecutable_GetExecutable, &get, "inspect a program");
+  const OwnedProgram program = Inspected();
   auto args = MakeArgs<PJRT_Executable_Serialize_Args>(PJRT_Executable_Serialize_Args_STRUCT_SIZE);
-  args.executable = get.executable;
-  std::string bytes;
-  auto destroy = MakeArgs<PJRT_Executable_Destroy_Args>(PJRT_Executable_Destroy_Args_STRUCT_SIZE);
-  destroy.executable = get.executable;
-  try {
-    api_->Call(&PJRT_Api::PJRT_Executable_Serialize, &args, "serialize a program");
-    bytes = Text(args.serialized_bytes, args.serialized_bytes_size);
-    args.serialized_executable_deleter(args.serialized_executable);
-  } catch (...) {
-    api_->CallQuietly(&PJRT_Api::PJRT_Executable_Destroy, &destroy);
-    throw;
-  }
-  api_->CallQuietly(&PJRT_Api::PJRT_Executable_Destroy, &destroy);
-  return bytes;
+  args.executable = program.get();
+  api_->Call(&PJRT_Api::PJRT_Executable_Serialize, &args, "serialize a program");
+  const std::unique_ptr<PJRT_SerializedExecutable, void (*)(PJRT_SerializedExecutable*)> held(
+      args.serialized_executable, args.serialized_executable_deleter);
+  return Text(args.serialized_bytes, args.serialized_bytes_size);
 }
 
 std::vector<Buffer> Executable::Run(const std::vector<PJRT_Buffer*>& inputs, size_t outputs) const {
@@ -153,6 +149,7 @@ std::vector<Buffer> Executable::Run(const std::vector<PJRT_Buffer*>& inputs, siz
   args.num_args = inputs.size();
   args.output_lists = &output_list;
   args.device_complete_events = &done;
+  args.execute_device = device_;
   api_->Call(&PJRT_Api::PJRT_LoadedExecutable_Execute, &args, "run a program");
   std::vector<Buffer> owned;
   owned.reserve(outputs);
@@ -256,7 +253,7 @@ Executable Client::Compile(std::string_view stablehlo) const {
   args.compile_options = CompileOptions().data();
   args.compile_options_size = CompileOptions().size();
   api_->Call(&PJRT_Api::PJRT_Client_Compile, &args, "compile a program");
-  return {*api_, OwnedExecutable(*api_, args.executable)};
+  return {*api_, OwnedExecutable(*api_, args.executable), device_};
 }
 
 Executable Client::Load(std::string_view serialized) const {
@@ -266,7 +263,7 @@ Executable Client::Load(std::string_view serialized) const {
   args.serialized_executable = serialized.data();
   args.serialized_executable_size = serialized.size();
   api_->Call(&PJRT_Api::PJRT_Executable_DeserializeAndLoad, &args, "load a compiled program");
-  return {*api_, OwnedExecutable(*api_, args.loaded_executable)};
+  return {*api_, OwnedExecutable(*api_, args.loaded_executable), device_};
 }
 
 Buffer Client::Upload(const void* bytes, const Dtype& dtype, const std::vector<int64_t>& shape,

@@ -108,11 +108,13 @@ void ReleaseClient(const Api& api, PJRT_Client* client) noexcept;
 void ReleaseBuffer(const Api& api, PJRT_Buffer* buffer) noexcept;
 void ReleaseExecutable(const Api& api, PJRT_LoadedExecutable* executable) noexcept;
 void ReleaseEvent(const Api& api, PJRT_Event* event) noexcept;
+void ReleaseProgram(const Api& api, PJRT_Executable* program) noexcept;
 
 using OwnedClient = Owned<PJRT_Client, ReleaseClient>;
 using Buffer = Owned<PJRT_Buffer, ReleaseBuffer>;
 using OwnedExecutable = Owned<PJRT_LoadedExecutable, ReleaseExecutable>;
 using OwnedEvent = Owned<PJRT_Event, ReleaseEvent>;
+using OwnedProgram = Owned<PJRT_Executable, ReleaseProgram>;
 
 // How a client is made; the memory options concern GPUs only.
 struct ClientOptions {
@@ -126,10 +128,11 @@ struct DeviceInfo {
   int64_t memory_limit;  // bytes; 0 if the plugin does not say
 };
 
-// A program on the device.
+// A program on its device.
 class Executable {
  public:
-  Executable(const Api& api, OwnedExecutable handle) : api_(&api), handle_(std::move(handle)) {}
+  Executable(const Api& api, OwnedExecutable handle, PJRT_Device* device)
+      : api_(&api), handle_(std::move(handle)), device_(device) {}
 
   // Number of results, to be checked before the first run: PJRT writes as many, wanted or not.
   [[nodiscard]] size_t NumOutputs() const;
@@ -143,8 +146,11 @@ class Executable {
                                         size_t outputs) const;
 
  private:
+  [[nodiscard]] OwnedProgram Inspected() const;
+
   const Api* api_;
   OwnedExecutable handle_;
+  PJRT_Device* device_;
 };
 
 // A plugin's client and the one device that is used.
@@ -181,7 +187,8 @@ class Client {
   std::string platform_version_;
 };
 
-// The options every program is compiled with: one replica, one partition, no fixed device.
+// The options every program is compiled with: one replica, one partition, and portable, so that one
+// compiled program runs on any device of its kind.
 std::string_view CompileOptions();
 
 }  // namespace diffusion_sampler

@@ -98,8 +98,7 @@ std::string ToyArtifact::Bytes() const {
   };
   for (const auto& [name, bytes] : weights)
     add("weights/" + name, "F32", {bytes.size() / 4}, bytes);
-  add("programs/init", "U8", {4}, "init");
-  add("programs/step", "U8", {4}, "step");
+  for (const auto& [name, bytes] : programs) add("programs/" + name, "U8", {bytes.size()}, bytes);
   add("reference/noise", "F32", {1, 2, 3, 1}, std::string(24, '\0'));
   add("reference/image", "F32", {1, 2, 3, 1}, std::string(24, '\0'));
 

@@ -13,6 +13,7 @@ struct ToyArtifact {
 
   nlohmann::json manifest;
   std::map<std::string, std::string> weights;  // F32 tensors by name, without "weights/"
+  std::map<std::string, std::string> programs = {{"init", "init"}, {"step", "step"}};
   std::string format = "diffusion_eqx.sampler";
   std::string version = "1";
 
