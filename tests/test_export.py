@@ -57,6 +57,12 @@ def test_container_is_aligned_and_read_by_the_safetensors_library():
     assert data_start + end == path.stat().st_size
 
 
+def test_a_header_longer_than_the_format_allows_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="at most 16777216"):
+        write_container(tmp_path / "long", {}, {"manifest": "x" * (1 << 24)})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_weights_are_stored_once_and_unchanged():
     artifact = read_artifact(small_artifact())
     backbone = small_model().denoiser.backbone

@@ -27,7 +27,8 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-// Writes a file under a temporary name and renames it. Throws Error(kFile).
+// Writes a file under a temporary name and renames it. A symbolic link stays, and the file that it
+// points to is written; a pipe or a device is written into. Throws Error(kFile).
 void WriteFileAtomically(const std::filesystem::path& path, std::string_view bytes);
 
 // Writes to standard output. Throws Error(kFile), also when the reader has gone away.

@@ -69,6 +69,8 @@ int main(int argc, char** argv) {
   std::signal(SIGTERM, OnSignal);
   // A reader that goes away is reported as a failed write.
   std::signal(SIGPIPE, SIG_IGN);
+  // So is a file that grows beyond what may be written.
+  std::signal(SIGXFSZ, SIG_IGN);
   const int code = Run(argc, argv);
   std::cout.flush();
   std::cerr.flush();

@@ -15,6 +15,7 @@ using nlohmann::json;
 
 constexpr int64_t kMaxDimension = int64_t{1} << 24;
 constexpr int64_t kMaxElements = int64_t{1} << 40;
+constexpr size_t kMaxRank = 8;
 
 [[noreturn]] void Fail(const std::string& message) {
   throw Error(ExitCode::kArtifact, "the artifact's manifest is wrong: " + message);
@@ -94,9 +95,13 @@ std::vector<int64_t> ParseShape(const Node& node, int64_t min) {
   std::vector<int64_t> shape;
   int64_t elements = 1;
   for (const Node& item : node.Items()) {
-    shape.push_back(item.Integer(min, kMaxDimension));
-    if (shape.back() > 0) elements *= shape.back();
-    if (elements > kMaxElements) Fail(node.place() + " is too large");
+    const int64_t dimension = item.Integer(min, kMaxDimension);
+    // The factor of a batch, -1, and that of an empty array count as 1.
+    const int64_t factor = std::max<int64_t>(dimension, 1);
+    if (elements > kMaxElements / factor) Fail(node.place() + " is too large");
+    if (shape.size() == kMaxRank) Fail(node.place() + " has too many dimensions");
+    elements *= factor;
+    shape.push_back(dimension);
   }
   return shape;
 }

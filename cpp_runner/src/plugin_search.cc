@@ -34,10 +34,13 @@ constexpr const char* kVariable = "DIFFUSION_SAMPLER_PLUGIN";
 // site-packages of a Python environment, whatever its version.
 void AddSitePackages(const fs::path& environment, std::vector<fs::path>* folders) {
   std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(environment / "lib", ignored)) {
+  for (fs::directory_iterator entries(environment / "lib", ignored), end;
+       !ignored && entries != end; entries.increment(ignored)) {
+    const fs::directory_entry& entry = *entries;
     if (entry.path().filename().string().rfind("python3", 0) != 0) continue;
     const fs::path folder = entry.path() / "site-packages";
-    if (fs::is_directory(folder, ignored) &&
+    std::error_code unreadable;
+    if (fs::is_directory(folder, unreadable) &&
         std::find(folders->begin(), folders->end(), folder) == folders->end()) {
       folders->push_back(folder);
     }
@@ -116,7 +119,9 @@ void PreloadCudaLibraries(const Plugin& plugin) {
   const fs::path packages = plugin.path.parent_path().parent_path().parent_path() / "nvidia";
   std::vector<fs::path> libraries;
   std::error_code ignored;
-  for (const auto& entry : fs::recursive_directory_iterator(packages, ignored)) {
+  for (fs::recursive_directory_iterator entries(packages, ignored), end; !ignored && entries != end;
+       entries.increment(ignored)) {
+    const fs::directory_entry& entry = *entries;
     if (entry.path().filename().string().find(".so.") != std::string::npos) {
       libraries.push_back(entry.path());
     }

@@ -90,6 +90,9 @@ TEST(Manifest, RefusesContradictions) {
       {"from 1 to", [](json& m) { m["programs"][0]["batch"] = 0; }},
       {"from 1 to", [](json& m) { m["programs"][0]["batch"] = UINT64_MAX; }},
       {"too large", [](json& m) { m["state"][1]["shape"] = {-1, 16'000'000, 16'000'000}; }},
+      // 2^20 * 2^20 * 2^24 is 0 in 64 bits.
+      {"too large", [](json& m) { m["state"][1]["shape"] = {-1, 1 << 20, 1 << 20, 1 << 24}; }},
+      {"too many", [](json& m) { m["state"][1]["shape"] = {-1, 1, 1, 1, 1, 1, 1, 1, 1}; }},
       {"lacks 'eta'", [](json& m) { m["reference"]["parameters"] = json::object(); }},
       {"one label", [](json& m) { m["reference"]["count"] = 2; }},
       {"label", [](json& m) { m["labels"] = nullptr; }},

@@ -70,6 +70,33 @@ TEST(Container, RefusesEveryTruncation) {
   }
 }
 
+// In time that grows with their number; with its square it would be minutes.
+TEST(Container, ReadsManyTensors) {
+  const int count = 100'000;
+  std::string text = "{";
+  for (int i = 0; i < count; ++i) {
+    text += (i == 0 ? "\"" : ",\"") + std::to_string(i) +
+            R"(":{"dtype":"U8","shape":[64],"data_offsets":[)" + std::to_string(64 * i) + "," +
+            std::to_string(64 * (i + 1)) + "]}";
+  }
+  text += "}";
+  text.append((64 - (8 + text.size()) % 64) % 64, ' ');
+  std::string file;
+  for (size_t i = 0; i < 8; ++i) file += static_cast<char>(text.size() >> (8 * i) & 0xFFU);
+  file += text + std::string(64 * count, '\0');
+  EXPECT_EQ(ParseContainer(file).tensors.size(), static_cast<size_t>(count));
+}
+
+TEST(Container, RefusesALongHeader) {
+  std::string file(16, '\0');
+  file[3] = 1;  // 2^24
+  file.resize(8 + (size_t{1} << 24U) + 56, ' ');
+  // As many bytes as the format allows, and then 56 more.
+  EXPECT_NE(ErrorOf([&] { ParseContainer(file); }).find("multiple of 64"), std::string::npos);
+  file[0] = 56;
+  EXPECT_NE(ErrorOf([&] { ParseContainer(file); }).find("its header claims"), std::string::npos);
+}
+
 TEST(Json, RefusesDepthRepetitionAndBadText) {
   EXPECT_NE(ErrorOf([] { ParseJson(std::string(100'000, '['), "x"); }), "");
   EXPECT_NE(ErrorOf([] { ParseJson(R"({"a":1,"a":2})", "x"); }), "");

@@ -15,6 +15,8 @@ FORMAT = "diffusion_eqx.sampler"
 FORMAT_VERSION = "1"
 
 ALIGNMENT = 64
+# Readers refuse a longer header.
+MAX_HEADER = 1 << 24
 
 _DTYPE_NAMES = {
     np.dtype(np.float32): "F32",
@@ -45,10 +47,13 @@ def dtype_name(dtype: np.dtype) -> str:
 def write_container(
     path: str | Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]
 ) -> None:
-    """Write tensors, in their order, and metadata; atomically. Names must not begin with `padding.`"""
+    """Write tensors, in their order, and metadata; atomically. Names must not begin with `padding.`
+
+    **Raises:** `ValueError` if they are so many that their list would be longer than the format allows.
+    """
     header: dict[str, object] = {"__metadata__": metadata}
     chunks: list[bytes] = []
-    offset = 0
+    offset, paddings = 0, 0
     for name, tensor in tensors.items():
         chunk = np.ascontiguousarray(tensor).tobytes()
         header[name] = _entry(dtype_name(tensor.dtype), tensor.shape, offset, len(chunk))
@@ -56,12 +61,17 @@ def write_container(
         offset += len(chunk)
         padding = -offset % ALIGNMENT
         if padding:
-            count = sum(key.startswith("padding.") for key in header)
-            header[f"padding.{count}"] = _entry("U8", (padding,), offset, padding)
+            header[f"padding.{paddings}"] = _entry("U8", (padding,), offset, padding)
+            paddings += 1
             chunks.append(bytes(padding))
             offset += padding
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    if len(text) > MAX_HEADER:
+        raise ValueError(
+            f"{len(tensors)} arrays make a header of {len(text)} bytes; an artifact's has at most "
+            f"{MAX_HEADER}: stack the arrays of equal blocks"
+        )
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
