@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <iostream>
 #include <sstream>
@@ -29,6 +30,24 @@ Exit codes: 0 done, 2 wrong usage, 3 a file cannot be read or written, 4 the art
 5 its version or platform is not supported, 6 no plugin works, 7 the device failed, 8 verify failed,
 130 interrupted.)";
 
+// A whole number, in decimal digits: CLI11 reads a leading zero as octal, and says of a number out
+// of range that it cannot be converted.
+CLI::Validator Whole(int64_t min, int64_t max) {
+  return CLI::Validator(
+      [min, max](std::string& text) {
+        int64_t number = 0;
+        const char* end = text.data() + text.size();
+        const auto [rest, failed] = std::from_chars(text.data(), end, number);
+        if (text.empty() || failed != std::errc() || rest != end || number < min || number > max) {
+          return "must be a whole number from " + std::to_string(min) + " to " +
+                 std::to_string(max) + "; got '" + text + "'";
+        }
+        text = std::to_string(number);
+        return std::string();
+      },
+      "INT");
+}
+
 void AddArtifact(CLI::App* command, Options* options) {
   command->add_option("artifact", options->artifact, "file written by diffusion-eqx-export")
       ->required()
@@ -43,7 +62,7 @@ void AddPlugin(CLI::App* command, Options* options) {
   command->add_option("--plugin", options->plugin, "PJRT plugin: a file, or cpu, cuda, rocm, tpu")
       ->type_name("PLUGIN");
   command->add_option("--device", options->device, "number of the device to use")
-      ->check(CLI::NonNegativeNumber);
+      ->transform(Whole(0, 1'000'000));
   command
       ->add_option("--memory-fraction", options->memory_fraction,
                    "share of a GPU's memory to reserve at once (default: as needed)")
@@ -142,14 +161,18 @@ std::optional<Options> ParseOptions(int argc, const char* const* argv) {
       ->required()
       ->type_name("OUT");
   sample->add_option("-n,--count", options.count, "number of images")
-      ->check(CLI::Range(1, 1'000'000))
+      ->transform(Whole(1, 1'000'000))
       ->capture_default_str();
-  sample->add_option("--seed", options.seed,
-                     "random seed, 0 to 4294967295 (default: drawn, and shown)");
+  sample
+      ->add_option("--seed", options.seed,
+                   "random seed, 0 to 4294967295 (default: drawn, and shown)")
+      ->transform(Whole(0, 4'294'967'295));
   sample
       ->add_option("--label", options.labels,
                    "class by number or name, repeated over the images; all (the default), or none")
       ->delimiter(',')
+      // One word each time, lest it take the artifact that follows for a label.
+      ->allow_extra_args(false)
       ->type_name("LABEL");
   std::map<std::string, std::optional<double>> named = {
       {"steps", {}}, {"guidance_scale", {}}, {"eta", {}}, {"temperature", {}}};
@@ -165,19 +188,20 @@ std::optional<Options> ParseOptions(int argc, const char* const* argv) {
       ->add_option("--columns", options.columns, "one picture of all images, with so many columns")
       ->expected(0, 1)
       ->default_str("0")
-      ->check(CLI::Range(0, 10'000))
+      ->transform(Whole(0, 10'000))
       ->type_name("COLUMNS");
   sample
       ->add_option("--strip", options.strip,
                    "one picture with a row for each image: how it looks after every K steps")
-      ->check(CLI::Range(1, 1'000'000))
+      ->transform(Whole(1, 1'000'000))
       ->type_name("K");
   std::string format;
   sample->add_option("--format", format, "png or npy, where OUT does not say")
       ->check(CLI::IsMember({"png", "npy"}));
   sample->add_option("--first", options.first, "number of the first image: go on where a run ended")
-      ->check(CLI::Range(0, 1'000'000'000));
-  sample->add_option("--batch", options.batch, "use programs for batches of this size only");
+      ->transform(Whole(0, 1'000'000'000));
+  sample->add_option("--batch", options.batch, "use programs for batches of this size only")
+      ->transform(Whole(1, 1'000'000));
   AddPlugin(sample, &options);
   AddJson(sample, &options);
   sample->add_flag("-q,--quiet", options.quiet, "show no progress");

@@ -53,6 +53,37 @@ TEST(Options, NumbersOfASamplerAreOptionsByTheirNames) {
                 {"strength", 0.3}, {"s_noise", -2}, {"steps", 3}, {"blur", 1}}));
 }
 
+TEST(Options, ALabelDoesNotTakeTheArtifact) {
+  const Options options = Parse({"sample", "--label", "cat,dog", "a", "-o", "x.png"});
+  EXPECT_EQ(options.artifact, "a");
+  EXPECT_EQ(options.labels, (std::vector<std::string>{"cat", "dog"}));
+}
+
+TEST(Options, ALeadingZeroIsNotOctal) {
+  const Options options = Parse({"sample", "a", "-o", "x.png", "--seed", "010", "-n", "08",
+                                 "--first", "0010", "--device", "01"});
+  EXPECT_EQ(options.seed, 10U);
+  EXPECT_EQ(options.count, 8);
+  EXPECT_EQ(options.first, 10);
+  EXPECT_EQ(options.device, 1);
+}
+
+TEST(Options, ANumberOutOfRangeIsToldTheRange) {
+  const std::vector<std::pair<const char*, std::string>> ranges = {
+      {"--seed", "0 to 4294967295"}, {"--count", "1 to 1000000"}, {"--device", "0 to 1000000"},
+      {"--batch", "1 to 1000000"},   {"--strip", "1 to 1000000"}, {"--first", "0 to 1000000000"},
+      {"--columns", "0 to 10000"}};
+  for (const auto& [option, range] : ranges) {
+    for (const char* wrong : {"-1", "4294967296", "99999999999999999999", "1.5", "x", "0x10"}) {
+      const std::string error =
+          ErrorOf([&] { Parse({"sample", "a", "-o", "x.png", option, wrong}); });
+      const std::string wanted =
+          "must be a whole number from " + range + "; got '" + std::string(wrong) + "'";
+      EXPECT_NE(error.find(wanted), std::string::npos) << option << " " << wrong << ": " << error;
+    }
+  }
+}
+
 TEST(Options, RefusesWrongUsage) {
   const std::vector<std::vector<const char*>> wrong = {
       {},
@@ -61,6 +92,7 @@ TEST(Options, RefusesWrongUsage) {
       {"sample", "-o", "x.png"},
       {"sample", "a", "-o", "x.png", "--seed", "4294967296"},
       {"sample", "a", "-o", "x.png", "--seed", "-1"},
+      {"sample", "a", "-o", "x.png", "--seed", ""},
       {"sample", "a", "-o", "x.png", "-n", "0"},
       {"sample", "a", "-o", "x.png", "--set", "eta"},
       {"sample", "a", "-o", "x.png", "--set", "eta=x"},
