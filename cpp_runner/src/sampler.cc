@@ -51,15 +51,17 @@ std::string Key(const Argument& argument) {
 }
 
 // Adaptive samplers mark an image that did not arrive with not-a-number.
-void CheckFinite(const Images& images, int64_t begin, int64_t first) {
+void CheckFinite(const Images& images, int64_t begin, int64_t first, const std::string& sampler) {
   for (int64_t image = begin; image < images.count(); ++image) {
     const auto start = images.values.begin() + image * images.size_of_one();
     if (!std::all_of(start, start + images.size_of_one(),
                      [](float v) { return std::isfinite(v); })) {
       throw Error(ExitCode::kDevice,
-                  "image " + std::to_string(first + image) +
-                      " is not finite; an adaptive sampler needs more --steps to "
-                      "arrive, any other has met values beyond its numbers");
+                  "image " + std::to_string(first + image) + " is not finite" +
+                      (sampler.find("daptive") != std::string::npos
+                           ? "; an adaptive sampler needs more --steps to arrive"
+                           : ": it has met values beyond its numbers; other options, or another "
+                             "seed, may not"));
     }
   }
 }
@@ -133,7 +135,8 @@ int64_t Sampler::CountSteps(const Request& request) const {
          static_cast<int64_t>(request.parameters.at("steps"));
 }
 
-Executable Sampler::CompileProgram(const Program& program) {
+Executable Sampler::CompileProgram(const Program& program, const std::function<void()>& before) {
+  before();
   const Stopwatch watch(&timings_.compile);
   bool hit = false;
   Executable executable = cache_.Get(client_, artifact_.tensor(program.tensor).bytes, &hit);
@@ -159,7 +162,7 @@ void Sampler::UploadWeights(const Program& program) {
   }
 }
 
-const Sampler::Compiled& Sampler::Prepare(int64_t batch) {
+const Sampler::Compiled& Sampler::Prepare(int64_t batch, const std::function<void()>& before_each) {
   const auto found = compiled_.find(batch);
   if (found != compiled_.end()) return found->second;
   const auto& buckets = artifact_.manifest().buckets;
@@ -169,8 +172,9 @@ const Sampler::Compiled& Sampler::Prepare(int64_t batch) {
   for (const Program* program : {&bucket->init, &bucket->step, &bucket->finish}) {
     UploadWeights(*program);
   }
-  Compiled compiled{&*bucket, CompileProgram(bucket->init), CompileProgram(bucket->step),
-                    CompileProgram(bucket->finish)};
+  Compiled compiled{&*bucket, CompileProgram(bucket->init, before_each),
+                    CompileProgram(bucket->step, before_each),
+                    CompileProgram(bucket->finish, before_each)};
   return compiled_.emplace(batch, std::move(compiled)).first->second;
 }
 
@@ -225,13 +229,14 @@ Drawn Sampler::Draw(const Request& request, const std::function<void()>& on_step
         parameter.integer ? UploadInts({static_cast<int32_t>(value)}, {})
                           : client_.Upload(&real, *FindDtype("F32"), {}, /*keep=*/false);
   }
-  // The step numbers are the same for all batches.
-  std::vector<Buffer> indices;
-  for (int32_t index = 0; index < steps; ++index) indices.push_back(UploadInts({index}, {}));
-
+  const auto stop_if_cancelled = [&] {
+    if (cancel) throw Error(ExitCode::kInterrupted, "interrupted; nothing was written");
+  };
   int64_t done = 0;
   for (const int64_t batch : Plan(request)) {
-    const Compiled& programs = Prepare(batch);
+    stop_if_cancelled();
+    const Compiled& programs = Prepare(batch, stop_if_cancelled);
+    stop_if_cancelled();
     const Bucket& bucket = *programs.bucket;
     const int64_t wanted = std::min(batch, request.count - done);
     scalars["first"] = UploadInts({static_cast<int32_t>(request.first + done)}, {});
@@ -259,13 +264,13 @@ Drawn Sampler::Draw(const Request& request, const std::function<void()>& on_step
     for (int32_t index = 0; index < steps; ++index) {
       {
         const Stopwatch watch(&timings_.steps);
-        std::swap(scalars["index"], indices[static_cast<size_t>(index)]);
+        // As it is needed: a file may speak of more steps than there is memory for their numbers.
+        scalars["index"] = UploadInts({index}, {});
         state = Run(programs.step, bucket.step, &scalars, state);
-        std::swap(scalars["index"], indices[static_cast<size_t>(index)]);
       }
       ++timings_.steps_run;
       on_step();
-      if (cancel) throw Error(ExitCode::kInterrupted, "interrupted; nothing was written");
+      stop_if_cancelled();
       const bool due = request.snapshot_every > 0 && (index + 1) % request.snapshot_every == 0;
       if (due || (request.snapshot_every > 0 && index + 1 == steps)) take(state);
     }
@@ -274,7 +279,8 @@ Drawn Sampler::Draw(const Request& request, const std::function<void()>& on_step
       const auto image = Run(programs.finish, bucket.finish, &scalars, state);
       Fetch(image[0], bucket.finish.outputs[0], wanted, &drawn.images.values);
     }
-    CheckFinite(drawn.images, done, request.first);
+    // To `verify` it is a difference like others.
+    if (!want_noise) CheckFinite(drawn.images, done, request.first, manifest.sampler);
     if (done == 0) timings_.first_image = MillisecondsSince(start);
     done += wanted;
   }

@@ -57,9 +57,9 @@ class Sampler {
   // Throws Error(kUnsupported) if the artifact has no programs for the client's platform.
   Sampler(const Artifact& artifact, const Client& client, const ExecutableCache& cache);
 
-  // Draws images. `on_step` is called after each step; once `cancel` is set, the step that is
-  // running is the last, and Error(kInterrupted) is thrown. `want_noise` also fetches the initial
-  // noise.
+  // Draws images. `on_step` is called after each step; once `cancel` is set, the step or the
+  // compilation that is running is the last, and Error(kInterrupted) is thrown. `want_noise` also
+  // fetches the initial noise, and takes images that are not finite as they are.
   Drawn Draw(const Request& request, const std::function<void()>& on_step,
              const std::atomic<bool>& cancel, bool want_noise = false);
 
@@ -78,8 +78,8 @@ class Sampler {
   using Scalars = std::map<std::string, Buffer, std::less<>>;
 
   [[nodiscard]] std::vector<int64_t> Plan(const Request& request) const;
-  const Compiled& Prepare(int64_t batch);
-  Executable CompileProgram(const Program& program);
+  const Compiled& Prepare(int64_t batch, const std::function<void()>& before_each);
+  Executable CompileProgram(const Program& program, const std::function<void()>& before);
   void UploadWeights(const Program& program);
   std::vector<Buffer> Run(const Executable& executable, const Program& program, Scalars* scalars,
                           const std::vector<Buffer>& state) const;

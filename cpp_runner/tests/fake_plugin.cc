@@ -1,6 +1,7 @@
 #include "fake_plugin.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -83,7 +84,7 @@ namespace {
 
 // All state, behind one lock: callers may be threads.
 struct World {
-  FakeOrders orders{1, 0, 0, PJRT_Error_Code_INTERNAL, 0, 0};
+  FakeOrders orders{1, 0, 0, PJRT_Error_Code_INTERNAL, 0, 0, 0};
   int64_t calls = 0;
   int64_t events = 0;
   int64_t runs = 0;
@@ -205,6 +206,7 @@ std::string Computed(const ToyProgram& program, size_t output,
       const uint32_t word = Word(same, i);
       std::memcpy(&value, &word, 4);
       if (program.name == "step") value = 0.9F * value + 0.01F * (number + 1.0F);
+      if (program.name == "finish" && world.orders.not_finite != 0) value = NAN;
     }
     std::memcpy(&words[i], &value, 4);
   }

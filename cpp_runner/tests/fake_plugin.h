@@ -22,6 +22,7 @@ struct FakeOrders {
   int32_t code;         // with which PJRT_Error_Code
   int64_t api_minor;    // the minor version that it claims; 0: that of the header
   int64_t table_bytes;  // how much of the table of functions it has; 0: all
+  int32_t not_finite;   // whether `finish` gives images of not-a-number
 };
 
 // What it has seen.

@@ -41,6 +41,7 @@ class FakePlugin : public ::testing::Test {
                     {"step", "fake step F32:2,2,3,1 U32:2,2 donates 2"},
                     {"finish", "fake finish F32:2,2,3,1"}};
     toy.manifest["programs"][0]["finish"]["tensor"] = "programs/finish";
+    toy.manifest["parameters"]["steps"]["max"] = 2'000'000'000;
     // Its reference rows are zeros: what `verify` finds is not what is tested here.
     for (const char* array : {"noise", "image"}) {
       toy.manifest["reference"]["tolerance"]["cpu"][array] = 10.0;
@@ -71,7 +72,7 @@ class FakePlugin : public ::testing::Test {
   }
 
   // Runs a command as `main` does, but in this process, and forgets what it prints.
-  Outcome Run(std::vector<std::string> arguments) {
+  Outcome Run(std::vector<std::string> arguments, bool cancelled = false) {
     arguments.insert(arguments.begin(), "diffusion-sampler");
     arguments.insert(arguments.end(), {"--plugin", FAKE_PLUGIN});
     std::vector<const char*> words;
@@ -79,7 +80,7 @@ class FakePlugin : public ::testing::Test {
     ::testing::internal::CaptureStdout();
     ::testing::internal::CaptureStderr();
     Outcome outcome;
-    const std::atomic<bool> cancel{false};
+    const std::atomic<bool> cancel{cancelled};
     try {
       const auto options = ParseOptions(static_cast<int>(words.size()), words.data());
       outcome.code = static_cast<int>(RunCommand(*options, cancel));
@@ -192,7 +193,7 @@ TEST_F(FakePlugin, EveryDeviceDrawsTheSame) {
   std::map<int, std::string> images;
   for (const int64_t devices : {1, 2, 8}) {
     for (int device = 0; device < devices; ++device) {
-      Order({devices, 0, 0, 0, 0, 0});
+      Order({devices, 0, 0, 0, 0, 0, 0});
       const Outcome outcome = Sample({"-n", "3", "--device", std::to_string(device)});
       ASSERT_EQ(outcome.code, 0) << outcome.message;
       ExpectNothingAlive("device " + std::to_string(device));
@@ -201,21 +202,41 @@ TEST_F(FakePlugin, EveryDeviceDrawsTheSame) {
       EXPECT_EQ(images[device], images[0]);
     }
   }
-  Order({2, 0, 0, 0, 0, 0});
+  Order({2, 0, 0, 0, 0, 0, 0});
   const Outcome beyond = Sample({"--device", "2"});
   EXPECT_EQ(beyond.code, 6);
   EXPECT_NE(beyond.message.find("there is no device 2"), std::string::npos) << beyond.message;
 }
 
+TEST_F(FakePlugin, ASignalIsHeardBeforeAnythingIsCompiled) {
+  // So many steps that their numbers alone would fill the memory.
+  const Outcome outcome = Run(
+      {"sample", artifact(), "-o", (folder_ / "out" / "x.npy").string(), "--steps", "2000000000"},
+      /*cancelled=*/true);
+  EXPECT_EQ(outcome.code, 130) << outcome.message;
+  EXPECT_EQ(Report().runs, 0);
+  ExpectNothingAlive("after an interruption");
+}
+
+TEST_F(FakePlugin, AnImageThatIsNotFiniteIsADifferenceToVerify) {
+  Order({1, 0, 0, 0, 0, 0, 1});
+  const Outcome drawn = Sample();
+  EXPECT_EQ(drawn.code, 7);
+  EXPECT_NE(drawn.message.find("image 0 is not finite"), std::string::npos) << drawn.message;
+  EXPECT_EQ(drawn.message.find("--steps"), std::string::npos) << drawn.message;
+  EXPECT_EQ(Run({"verify", artifact()}).code, 8);
+  ExpectNothingAlive("after images that are not finite");
+}
+
 TEST_F(FakePlugin, DevicesAreListed) {
-  Order({8, 0, 0, 0, 0, 0});
+  Order({8, 0, 0, 0, 0, 0, 0});
   EXPECT_EQ(Run({"devices"}).code, 0);
   EXPECT_NE(printed_.find("device 7: fake"), std::string::npos) << printed_;
 }
 
 TEST_F(FakePlugin, AShortTableIsNotReadBeyondItsEnd) {
   // Long enough for errors and the first function only.
-  Order({1, 0, 0, 0, 0, 80});
+  Order({1, 0, 0, 0, 0, 80, 0});
   const Outcome outcome = Sample();
   EXPECT_TRUE(outcome.code == 5 || outcome.code == 6) << outcome.code << outcome.message;
   EXPECT_NE(outcome.message.find("too old"), std::string::npos) << outcome.message;
