@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from diffusion_eqx._face import face as _face
 from diffusion_eqx._typing import Batch, Cond, Keys
-from diffusion_eqx._values import AbstractValue, is_traced
+from diffusion_eqx._values import AbstractValue, as_arrays, is_traced
 from diffusion_eqx.parameterizations import AbstractParameterization, Coefficients
 from diffusion_eqx.precision import at_edge
 from diffusion_eqx.schedules import AbstractSchedule, NoiseLevel, over
@@ -211,7 +211,7 @@ def check_pair(schedule: AbstractSchedule, parameterization: AbstractParameteriz
     with jax.ensure_compile_time_eval():
         total = schedule.num_timesteps
         times = jnp.asarray(np.array(sorted({1.0 / total, 0.5, 1.0 - 0.5 / total, 1.0})), float)
-        c, signal = _coefficients(schedule, parameterization, times)
+        c, signal = _coefficients(as_arrays(schedule), as_arrays(parameterization), times)
         finite = np.isfinite(np.stack([np.asarray(v) for v in c])).all(axis=0)
         bad = ~finite | (np.asarray(c.c_out) == 0.0)
     if not bad.any():

@@ -26,7 +26,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from diffusion_eqx._values import AbstractValue, is_traced
+from diffusion_eqx._values import AbstractValue, as_arrays, is_traced
 from diffusion_eqx.schedules.level import (
     GREATEST_LOG_SNR,
     LEAST_LOG_SNR,
@@ -196,8 +196,8 @@ def unit_pair(
     return safe_sqrt(jax.nn.sigmoid(log_snr)), safe_sqrt(jax.nn.sigmoid(-log_snr))
 
 
-# One program for each kind of schedule: operation by operation it is 50, which a start waits for. The times
-# are an argument, since what is computed of constants alone is not left to the program here.
+# One program for each kind of schedule, whatever its numbers: operation by operation it is 50, which a
+# start waits for. The times are an argument, since jax computes at once what depends on constants alone.
 @eqx.filter_jit
 def _checked(
     schedule: AbstractSchedule, t: Float[Array, " times"]
@@ -213,7 +213,9 @@ def check_contract(schedule: AbstractSchedule) -> None:
         return
     with jax.ensure_compile_time_eval():
         t = np.linspace(0.0, 1.0, _CHECKED)
-        alpha, sigma, log_snr = map(np.asarray, _checked(schedule, jnp.asarray(t, float)))
+        alpha, sigma, log_snr = map(
+            np.asarray, _checked(as_arrays(schedule), jnp.asarray(t, float))
+        )
     name = type(schedule).__name__
     # NaN fails each of these comparisons, so they are written as what must hold.
     if not (abs(alpha[0] - 1.0) <= _ROUNDING and abs(sigma[0]) <= _ROUNDING):
