@@ -4,10 +4,13 @@
 - Dtypes are promoted only where a line asks for it, ranks never. Warnings are errors (pyproject.toml).
 """
 
+import gc
 import importlib.metadata
 import os
 
 os.environ.setdefault("EQX_ON_ERROR", "off")
+# Tracing makes many objects that live on; looking for cycles among them is a fifteenth of all the time.
+gc.set_threshold(100_000, 20, 20)
 # Compiling is most of what the tests do, and each program runs once or twice on small arrays: machine code
 # is made in haste here, in half the time. XLA reads this when jax looks for its devices, below. Programs
 # that tests start as a user would do not inherit it, nor does tests/test_elsewhere.py, which compares both.

@@ -55,6 +55,10 @@ class Recipe(eqx.Module):
 
     def init(self, network: Network, *, key: PRNGKey) -> TrainState[Network]:
         """The state before the first step. It shares no memory with `network`: steps reuse the state's."""
+        state: Any = run_once(self._init, network, key=key)
+        return state
+
+    def _init(self, network: Network, *, key: PRNGKey) -> TrainState[Network]:
         network = jax.tree.map(lambda a: jnp.copy(a) if eqx.is_array(a) else a, network)
         parameters = eqx.filter(network, trainable(network))
         # Arrays of its own each, lest donating the state frees one buffer twice.
@@ -88,10 +92,8 @@ class Recipe(eqx.Module):
 def first_state(
     recipe: Recipe, network: Network, config: TrainingConfig, where: Placement
 ) -> TrainState[Network]:
-    """The state before the first step of a run, on its devices; made by one program."""
-    key = role(jax.random.key(config.seed), STEP)
-    state: Any = run_once(recipe.init, network, key=key)
-    return where.place(state)
+    """The state before the first step of a run, on its devices."""
+    return where.place(recipe.init(network, key=role(jax.random.key(config.seed), STEP)))
 
 
 def make_recipe(
