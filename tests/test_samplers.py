@@ -313,7 +313,7 @@ def test_a_sweep_of_every_number_costs_one_compile():
 
     base = DDIMSampler(eta=0.5, grid=KarrasGrid(rho=7.0, sigma_max=80.0))
     go(base)
-    # A schedule checks its contract when it is made, by small programs of its own.
+    # A schedule checks its contract when it is made, by a program of its own.
     dataclasses.replace(SCHEDULES["vp"], beta_max=12.0)
     tried = 0
     with count_compiles() as compiles:

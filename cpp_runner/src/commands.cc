@@ -184,8 +184,8 @@ Destination ChooseDestination(const Options& options) {
     }
     return {Destination::Kind::kStdout, format, path};
   }
-  std::error_code failed;
-  const bool folder = !path.has_filename() || fs::is_directory(path, failed);
+  std::error_code ignored;
+  const bool folder = !path.has_filename() || fs::is_directory(path, ignored);
   if (!folder && extension != ".png" && extension != ".npy" && !options.format) {
     throw Error(ExitCode::kUsage,
                 "OUT must end in .png, .npy or /, or --format must say what it is; "
@@ -196,7 +196,7 @@ Destination ChooseDestination(const Options& options) {
     throw Error(ExitCode::kUsage, "one file needs a file's name; got the folder " + options.out);
   }
   const fs::path parent = folder ? path : path.parent_path();
-  failed.clear();
+  std::error_code failed;
   if (!parent.empty()) fs::create_directories(parent, failed);
   if (failed) {
     throw Error(ExitCode::kFile,

@@ -234,7 +234,6 @@ Drawn Sampler::Draw(const Request& request, const std::function<void()>& on_step
   };
   int64_t done = 0;
   for (const int64_t batch : Plan(request)) {
-    stop_if_cancelled();
     const Compiled& programs = Prepare(batch, stop_if_cancelled);
     stop_if_cancelled();
     const Bucket& bucket = *programs.bucket;

@@ -84,7 +84,7 @@ namespace {
 
 // All state, behind one lock: callers may be threads.
 struct World {
-  FakeOrders orders{1, 0, 0, PJRT_Error_Code_INTERNAL, 0, 0, 0};
+  FakeOrders orders{1, 0, 0, PJRT_Error_Code_INTERNAL, 0, 0};
   int64_t calls = 0;
   int64_t events = 0;
   int64_t runs = 0;
@@ -171,7 +171,7 @@ bool Parse(const std::string& text, ToyProgram* program) {
   return true;
 }
 
-// The first argument of a type and shape; the last four bytes of a scalar one as a number.
+// The first argument of a type and shape, if there is one.
 const PJRT_Buffer* Find(const std::vector<PJRT_Buffer*>& arguments, const Shape& shape) {
   for (const PJRT_Buffer* argument : arguments) {
     if (argument->shape == shape) return argument;
@@ -179,6 +179,7 @@ const PJRT_Buffer* Find(const std::vector<PJRT_Buffer*>& arguments, const Shape&
   return nullptr;
 }
 
+// Four bytes of an array; 0 of one that is not there.
 uint32_t Word(const PJRT_Buffer* buffer, size_t place) {
   uint32_t word = 0;
   if (buffer != nullptr) std::memcpy(&word, buffer->data + 4 * place, 4);
@@ -220,7 +221,19 @@ PJRT_Buffer* NewBuffer(Shape shape, PJRT_Device* device, std::string bytes) {
   return buffer;
 }
 
-// The functions of the table.
+// The functions of the table, behind the lock. All but those that free may be told to fail.
+
+#define FAKE_FREES(name, function)                  \
+  api.name = [](name##_Args* args) -> PJRT_Error* { \
+    const std::lock_guard<std::mutex> held(lock);   \
+    return function(args);                          \
+  }
+#define FAKE_CALL(name, function)                     \
+  api.name = [](name##_Args* args) -> PJRT_Error* {   \
+    const std::lock_guard<std::mutex> held(lock);     \
+    PJRT_Error* error = Failure(#name);               \
+    return error != nullptr ? error : function(args); \
+  }
 
 void ErrorDestroy(PJRT_Error_Destroy_Args* args) {
   const std::lock_guard<std::mutex> held(lock);
@@ -232,32 +245,19 @@ void ErrorMessage(PJRT_Error_Message_Args* args) {
   args->message_size = args->error->message.size();
 }
 
-PJRT_Error* ErrorGetCode(PJRT_Error_GetCode_Args* args) {
-  args->code = args->error->code;
-  return nullptr;
-}
-
-PJRT_Error* PluginInitialize(PJRT_Plugin_Initialize_Args*) {
-  const std::lock_guard<std::mutex> held(lock);
-  return Failure("PJRT_Plugin_Initialize");
-}
+PJRT_Error* PluginInitialize(PJRT_Plugin_Initialize_Args*) { return nullptr; }
 
 PJRT_Error* EventDestroy(PJRT_Event_Destroy_Args* args) {
-  const std::lock_guard<std::mutex> held(lock);
   return Free(&world.live_events, args->event, "an event");
 }
 
 PJRT_Error* EventAwait(PJRT_Event_Await_Args* args) {
-  const std::lock_guard<std::mutex> held(lock);
-  if (PJRT_Error* error = Failure("PJRT_Event_Await")) return error;
   if (!Known(world.live_events, args->event, "an event")) return Wrong("no event");
   const PJRT_Error* error = args->event->error.get();
   return error == nullptr ? nullptr : NewError(error->code, error->message);
 }
 
 PJRT_Error* ClientCreate(PJRT_Client_Create_Args* args) {
-  const std::lock_guard<std::mutex> held(lock);
-  if (PJRT_Error* error = Failure("PJRT_Client_Create")) return error;
   auto* client = new PJRT_Client;
   for (int64_t i = 0; i < world.orders.devices; ++i) {
     client->devices.push_back(std::make_unique<PJRT_Device>());
@@ -269,7 +269,6 @@ PJRT_Error* ClientCreate(PJRT_Client_Create_Args* args) {
 }
 
 PJRT_Error* ClientDestroy(PJRT_Client_Destroy_Args* args) {
-  const std::lock_guard<std::mutex> held(lock);
   if (!world.buffers.empty() || !world.executables.empty() || !world.live_events.empty()) {
     Misuse("a client is destroyed before what belongs to it");
   }
@@ -277,39 +276,29 @@ PJRT_Error* ClientDestroy(PJRT_Client_Destroy_Args* args) {
 }
 
 PJRT_Error* ClientPlatformName(PJRT_Client_PlatformName_Args* args) {
-  const std::lock_guard<std::mutex> held(lock);
-  if (PJRT_Error* error = Failure("PJRT_Client_PlatformName")) return error;
   args->platform_name = "cpu";
   args->platform_name_size = 3;
   return nullptr;
 }
 
 PJRT_Error* ClientPlatformVersion(PJRT_Client_PlatformVersion_Args* args) {
-  const std::lock_guard<std::mutex> held(lock);
-  if (PJRT_Error* error = Failure("PJRT_Client_PlatformVersion")) return error;
   args->platform_version = "fake 1";
   args->platform_version_size = 6;
   return nullptr;
 }
 
 PJRT_Error* ClientAddressableDevices(PJRT_Client_AddressableDevices_Args* args) {
-  const std::lock_guard<std::mutex> held(lock);
-  if (PJRT_Error* error = Failure("PJRT_Client_AddressableDevices")) return error;
   args->addressable_devices = args->client->listed.data();
   args->num_addressable_devices = args->client->listed.size();
   return nullptr;
 }
 
 PJRT_Error* DeviceGetDescription(PJRT_Device_GetDescription_Args* args) {
-  const std::lock_guard<std::mutex> held(lock);
-  if (PJRT_Error* error = Failure("PJRT_Device_GetDescription")) return error;
   args->device_description = &args->device->description;
   return nullptr;
 }
 
 PJRT_Error* DeviceDescriptionKind(PJRT_DeviceDescription_Kind_Args* args) {
-  const std::lock_guard<std::mutex> held(lock);
-  if (PJRT_Error* error = Failure("PJRT_DeviceDescription_Kind")) return error;
   const std::string& kind = args->device_description->kind;
   args->device_kind = kind.data();
   args->device_kind_size = kind.size();
@@ -317,8 +306,6 @@ PJRT_Error* DeviceDescriptionKind(PJRT_DeviceDescription_Kind_Args* args) {
 }
 
 PJRT_Error* DeviceMemoryStats(PJRT_Device_MemoryStats_Args*) {
-  const std::lock_guard<std::mutex> held(lock);
-  if (PJRT_Error* error = Failure("PJRT_Device_MemoryStats")) return error;
   return NewError(PJRT_Error_Code_UNIMPLEMENTED, "nothing is known of the memory");
 }
 
@@ -337,28 +324,21 @@ PJRT_Error* Loaded(PJRT_Client* client, const std::string& text, bool portable,
 }
 
 PJRT_Error* ClientCompile(PJRT_Client_Compile_Args* args) {
-  const std::lock_guard<std::mutex> held(lock);
-  if (PJRT_Error* error = Failure("PJRT_Client_Compile")) return error;
   return Loaded(args->client, {args->program->code, args->program->code_size},
                 Portable({args->compile_options, args->compile_options_size}), &args->executable);
 }
 
 PJRT_Error* ExecutableDeserializeAndLoad(PJRT_Executable_DeserializeAndLoad_Args* args) {
-  const std::lock_guard<std::mutex> held(lock);
-  if (PJRT_Error* error = Failure("PJRT_Executable_DeserializeAndLoad")) return error;
   const std::string bytes(args->serialized_executable, args->serialized_executable_size);
   return Loaded(args->client, bytes.substr(std::min<size_t>(1, bytes.size())), bytes[0] == 'p',
                 &args->loaded_executable);
 }
 
 PJRT_Error* LoadedExecutableDestroy(PJRT_LoadedExecutable_Destroy_Args* args) {
-  const std::lock_guard<std::mutex> held(lock);
   return Free(&world.executables, args->executable, "a loaded program");
 }
 
 PJRT_Error* LoadedExecutableGetExecutable(PJRT_LoadedExecutable_GetExecutable_Args* args) {
-  const std::lock_guard<std::mutex> held(lock);
-  if (PJRT_Error* error = Failure("PJRT_LoadedExecutable_GetExecutable")) return error;
   if (!Known(world.executables, args->loaded_executable, "a loaded program")) return Wrong("?");
   const PJRT_LoadedExecutable& loaded = *args->loaded_executable;
   args->executable = new PJRT_Executable{loaded.program};
@@ -368,20 +348,15 @@ PJRT_Error* LoadedExecutableGetExecutable(PJRT_LoadedExecutable_GetExecutable_Ar
 }
 
 PJRT_Error* ExecutableDestroy(PJRT_Executable_Destroy_Args* args) {
-  const std::lock_guard<std::mutex> held(lock);
   return Free(&world.executables, args->executable, "a program");
 }
 
 PJRT_Error* ExecutableNumOutputs(PJRT_Executable_NumOutputs_Args* args) {
-  const std::lock_guard<std::mutex> held(lock);
-  if (PJRT_Error* error = Failure("PJRT_Executable_NumOutputs")) return error;
   args->num_outputs = args->executable->program.outputs.size();
   return nullptr;
 }
 
 PJRT_Error* ExecutableSerialize(PJRT_Executable_Serialize_Args* args) {
-  const std::lock_guard<std::mutex> held(lock);
-  if (PJRT_Error* error = Failure("PJRT_Executable_Serialize")) return error;
   auto* serialized = new PJRT_SerializedExecutable{args->executable->program.text};
   world.executables.insert(serialized);
   args->serialized_executable = serialized;
@@ -395,8 +370,6 @@ PJRT_Error* ExecutableSerialize(PJRT_Executable_Serialize_Args* args) {
 }
 
 PJRT_Error* ClientBufferFromHostBuffer(PJRT_Client_BufferFromHostBuffer_Args* args) {
-  const std::lock_guard<std::mutex> held(lock);
-  if (PJRT_Error* error = Failure("PJRT_Client_BufferFromHostBuffer")) return error;
   Shape shape{args->type, {args->dims, args->dims + args->num_dims}};
   const auto* bytes = static_cast<const char*>(args->data);
   PJRT_Buffer* buffer = NewBuffer(shape, args->device, {});
@@ -413,13 +386,10 @@ PJRT_Error* ClientBufferFromHostBuffer(PJRT_Client_BufferFromHostBuffer_Args* ar
 }
 
 PJRT_Error* BufferDestroy(PJRT_Buffer_Destroy_Args* args) {
-  const std::lock_guard<std::mutex> held(lock);
   return Free(&world.buffers, args->buffer, "a buffer");
 }
 
 PJRT_Error* BufferToHostBuffer(PJRT_Buffer_ToHostBuffer_Args* args) {
-  const std::lock_guard<std::mutex> held(lock);
-  if (PJRT_Error* error = Failure("PJRT_Buffer_ToHostBuffer")) return error;
   if (!Known(world.buffers, args->src, "a buffer")) return Wrong("no buffer");
   if (args->src->donated) Misuse("a buffer that was given away is fetched");
   if (args->dst == nullptr) {
@@ -433,8 +403,6 @@ PJRT_Error* BufferToHostBuffer(PJRT_Buffer_ToHostBuffer_Args* args) {
 }
 
 PJRT_Error* LoadedExecutableExecute(PJRT_LoadedExecutable_Execute_Args* args) {
-  const std::lock_guard<std::mutex> held(lock);
-  if (PJRT_Error* error = Failure("PJRT_LoadedExecutable_Execute")) return error;
   if (!Known(world.executables, args->executable, "a loaded program")) return Wrong("?");
   const PJRT_LoadedExecutable& loaded = *args->executable;
   PJRT_Device* device = args->execute_device;
@@ -470,29 +438,28 @@ PJRT_Api Table() {
   api.pjrt_api_version.minor_version = PJRT_API_MINOR;
   api.PJRT_Error_Destroy = ErrorDestroy;
   api.PJRT_Error_Message = ErrorMessage;
-  api.PJRT_Error_GetCode = ErrorGetCode;
-  api.PJRT_Plugin_Initialize = PluginInitialize;
-  api.PJRT_Event_Destroy = EventDestroy;
-  api.PJRT_Event_Await = EventAwait;
-  api.PJRT_Client_Create = ClientCreate;
-  api.PJRT_Client_Destroy = ClientDestroy;
-  api.PJRT_Client_PlatformName = ClientPlatformName;
-  api.PJRT_Client_PlatformVersion = ClientPlatformVersion;
-  api.PJRT_Client_AddressableDevices = ClientAddressableDevices;
-  api.PJRT_Client_Compile = ClientCompile;
-  api.PJRT_Client_BufferFromHostBuffer = ClientBufferFromHostBuffer;
-  api.PJRT_Device_GetDescription = DeviceGetDescription;
-  api.PJRT_DeviceDescription_Kind = DeviceDescriptionKind;
-  api.PJRT_Device_MemoryStats = DeviceMemoryStats;
-  api.PJRT_Executable_Destroy = ExecutableDestroy;
-  api.PJRT_Executable_NumOutputs = ExecutableNumOutputs;
-  api.PJRT_Executable_Serialize = ExecutableSerialize;
-  api.PJRT_Executable_DeserializeAndLoad = ExecutableDeserializeAndLoad;
-  api.PJRT_LoadedExecutable_Destroy = LoadedExecutableDestroy;
-  api.PJRT_LoadedExecutable_GetExecutable = LoadedExecutableGetExecutable;
-  api.PJRT_LoadedExecutable_Execute = LoadedExecutableExecute;
-  api.PJRT_Buffer_Destroy = BufferDestroy;
-  api.PJRT_Buffer_ToHostBuffer = BufferToHostBuffer;
+  FAKE_CALL(PJRT_Plugin_Initialize, PluginInitialize);
+  FAKE_FREES(PJRT_Event_Destroy, EventDestroy);
+  FAKE_CALL(PJRT_Event_Await, EventAwait);
+  FAKE_CALL(PJRT_Client_Create, ClientCreate);
+  FAKE_FREES(PJRT_Client_Destroy, ClientDestroy);
+  FAKE_CALL(PJRT_Client_PlatformName, ClientPlatformName);
+  FAKE_CALL(PJRT_Client_PlatformVersion, ClientPlatformVersion);
+  FAKE_CALL(PJRT_Client_AddressableDevices, ClientAddressableDevices);
+  FAKE_CALL(PJRT_Client_Compile, ClientCompile);
+  FAKE_CALL(PJRT_Client_BufferFromHostBuffer, ClientBufferFromHostBuffer);
+  FAKE_CALL(PJRT_Device_GetDescription, DeviceGetDescription);
+  FAKE_CALL(PJRT_DeviceDescription_Kind, DeviceDescriptionKind);
+  FAKE_CALL(PJRT_Device_MemoryStats, DeviceMemoryStats);
+  FAKE_FREES(PJRT_Executable_Destroy, ExecutableDestroy);
+  FAKE_CALL(PJRT_Executable_NumOutputs, ExecutableNumOutputs);
+  FAKE_CALL(PJRT_Executable_Serialize, ExecutableSerialize);
+  FAKE_CALL(PJRT_Executable_DeserializeAndLoad, ExecutableDeserializeAndLoad);
+  FAKE_FREES(PJRT_LoadedExecutable_Destroy, LoadedExecutableDestroy);
+  FAKE_CALL(PJRT_LoadedExecutable_GetExecutable, LoadedExecutableGetExecutable);
+  FAKE_CALL(PJRT_LoadedExecutable_Execute, LoadedExecutableExecute);
+  FAKE_FREES(PJRT_Buffer_Destroy, BufferDestroy);
+  FAKE_CALL(PJRT_Buffer_ToHostBuffer, BufferToHostBuffer);
   return api;
 }
 
@@ -509,9 +476,6 @@ const PJRT_Api* GetPjrtApi() {
   static PJRT_Api api;
   const std::lock_guard<std::mutex> held(lock);
   api = Table();
-  if (world.orders.api_minor != 0) {
-    api.pjrt_api_version.minor_version = static_cast<int>(world.orders.api_minor);
-  }
   if (world.orders.table_bytes != 0) {
     api.struct_size = static_cast<size_t>(world.orders.table_bytes);
   }
@@ -527,8 +491,6 @@ void FakePluginOrder(const FakeOrders* orders) {
 void FakePluginReport(FakeReport* report) {
   const std::lock_guard<std::mutex> held(lock);
   *report = {};
-  report->calls = world.calls;
-  report->events = world.events;
   report->live_clients = static_cast<int64_t>(world.clients.size());
   report->live_buffers = static_cast<int64_t>(world.buffers.size());
   report->live_events = static_cast<int64_t>(world.live_events.size());

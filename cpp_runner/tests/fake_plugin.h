@@ -19,16 +19,13 @@ struct FakeOrders {
   int64_t devices;      // how many it has
   int64_t fail_call;    // the call that fails, from 1; 0: none
   int64_t fail_event;   // the event that fails, from 1; 0: none
-  int32_t code;         // with which PJRT_Error_Code
-  int64_t api_minor;    // the minor version that it claims; 0: that of the header
+  int64_t code;         // with which PJRT_Error_Code
   int64_t table_bytes;  // how much of the table of functions it has; 0: all
-  int32_t not_finite;   // whether `finish` gives images of not-a-number
+  int64_t not_finite;   // whether `finish` gives images of not-a-number
 };
 
 // What it has seen.
 struct FakeReport {
-  int64_t calls;   // that may fail
-  int64_t events;  // made
   int64_t live_clients, live_buffers, live_events, live_executables, live_errors;
   int64_t runs;         // of programs
   char misuse[256];     // the first thing that no correct caller does, or ""

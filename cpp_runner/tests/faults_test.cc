@@ -53,7 +53,7 @@ class FakePlugin : public ::testing::Test {
     report_ = reinterpret_cast<decltype(report_)>(dlsym(library_, "FakePluginReport"));
     ASSERT_NE(order_, nullptr);
     ASSERT_NE(report_, nullptr);
-    Order({});
+    Order(FakeOrders{});
   }
 
   [[nodiscard]] std::string artifact() const { return (folder_ / "toy.safetensors").string(); }
@@ -63,6 +63,13 @@ class FakePlugin : public ::testing::Test {
     if (orders.devices == 0) orders.devices = 1;
     if (orders.code == 0) orders.code = 13;
     order_(&orders);
+  }
+
+  // The same, with one order.
+  void Order(int64_t FakeOrders::* which, int64_t value) {
+    FakeOrders orders{};
+    orders.*which = value;
+    Order(orders);
   }
 
   FakeReport Report() {
@@ -193,7 +200,7 @@ TEST_F(FakePlugin, EveryDeviceDrawsTheSame) {
   std::map<int, std::string> images;
   for (const int64_t devices : {1, 2, 8}) {
     for (int device = 0; device < devices; ++device) {
-      Order({devices, 0, 0, 0, 0, 0, 0});
+      Order(&FakeOrders::devices, devices);
       const Outcome outcome = Sample({"-n", "3", "--device", std::to_string(device)});
       ASSERT_EQ(outcome.code, 0) << outcome.message;
       ExpectNothingAlive("device " + std::to_string(device));
@@ -202,7 +209,7 @@ TEST_F(FakePlugin, EveryDeviceDrawsTheSame) {
       EXPECT_EQ(images[device], images[0]);
     }
   }
-  Order({2, 0, 0, 0, 0, 0, 0});
+  Order(&FakeOrders::devices, 2);
   const Outcome beyond = Sample({"--device", "2"});
   EXPECT_EQ(beyond.code, 6);
   EXPECT_NE(beyond.message.find("there is no device 2"), std::string::npos) << beyond.message;
@@ -219,7 +226,7 @@ TEST_F(FakePlugin, ASignalIsHeardBeforeAnythingIsCompiled) {
 }
 
 TEST_F(FakePlugin, AnImageThatIsNotFiniteIsADifferenceToVerify) {
-  Order({1, 0, 0, 0, 0, 0, 1});
+  Order(&FakeOrders::not_finite, 1);
   const Outcome drawn = Sample();
   EXPECT_EQ(drawn.code, 7);
   EXPECT_NE(drawn.message.find("image 0 is not finite"), std::string::npos) << drawn.message;
@@ -229,14 +236,14 @@ TEST_F(FakePlugin, AnImageThatIsNotFiniteIsADifferenceToVerify) {
 }
 
 TEST_F(FakePlugin, DevicesAreListed) {
-  Order({8, 0, 0, 0, 0, 0, 0});
+  Order(&FakeOrders::devices, 8);
   EXPECT_EQ(Run({"devices"}).code, 0);
   EXPECT_NE(printed_.find("device 7: fake"), std::string::npos) << printed_;
 }
 
 TEST_F(FakePlugin, AShortTableIsNotReadBeyondItsEnd) {
   // Long enough for errors and the first function only.
-  Order({1, 0, 0, 0, 0, 80, 0});
+  Order(&FakeOrders::table_bytes, 80);
   const Outcome outcome = Sample();
   EXPECT_TRUE(outcome.code == 5 || outcome.code == 6) << outcome.code << outcome.message;
   EXPECT_NE(outcome.message.find("too old"), std::string::npos) << outcome.message;

@@ -21,12 +21,13 @@ std::string Parse(const ordered_json& header, size_t bytes) {
 }
 
 TEST(Container, ReadsWhatTheFormatAllows) {
-  const std::string file = MakeContainer({{"__metadata__", {{"k", "v"}}},
-                                          {"a", Entry("F32", {2, 8}, {0, 64})},
-                                          {"b", Entry("U8", {3}, {64, 67})},
-                                          {"padding.0", Entry("U8", {61}, {67, 128})},
-                                          {"c", Entry("I32", ordered_json::array(), {128, 132})}},
-                                         std::string(132, '\0'));
+  const std::string file =
+      MakeContainer(ordered_json{{"__metadata__", {{"k", "v"}}},
+                                 {"a", Entry("F32", {2, 8}, {0, 64})},
+                                 {"b", Entry("U8", {3}, {64, 67})},
+                                 {"padding.0", Entry("U8", {61}, {67, 128})},
+                                 {"c", Entry("I32", ordered_json::array(), {128, 132})}},
+                    std::string(132, '\0'));
   const Container container = ParseContainer(file);
   EXPECT_EQ(container.tensors.size(), 3U);
   EXPECT_EQ(container.tensors.at("a").shape, (std::vector<int64_t>{2, 8}));
@@ -79,11 +80,7 @@ TEST(Container, ReadsManyTensors) {
             R"(":{"dtype":"U8","shape":[64],"data_offsets":[)" + std::to_string(64 * i) + "," +
             std::to_string(64 * (i + 1)) + "]}";
   }
-  text += "}";
-  text.append((64 - (8 + text.size()) % 64) % 64, ' ');
-  std::string file;
-  for (size_t i = 0; i < 8; ++i) file += static_cast<char>(text.size() >> (8 * i) & 0xFFU);
-  file += text + std::string(64 * count, '\0');
+  const std::string file = MakeContainer(text + "}", std::string(64 * count, '\0'));
   EXPECT_EQ(ParseContainer(file).tensors.size(), static_cast<size_t>(count));
 }
 

@@ -70,7 +70,10 @@ ToyArtifact::ToyArtifact() {
 }
 
 std::string MakeContainer(const nlohmann::ordered_json& header, const std::string& data) {
-  std::string text = header.dump();
+  return MakeContainer(header.dump(), data);
+}
+
+std::string MakeContainer(std::string text, const std::string& data) {
   text.append((64 - (8 + text.size()) % 64) % 64, ' ');
   std::string file;
   for (size_t i = 0; i < 8; ++i) file += static_cast<char>(text.size() >> (8 * i) & 0xFFU);

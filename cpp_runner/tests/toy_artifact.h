@@ -20,7 +20,8 @@ struct ToyArtifact {
   [[nodiscard]] std::string Bytes() const;
 };
 
-// A container of these header and data, padded as the format asks.
+// A container of a header's text and data, padded as the format asks.
+std::string MakeContainer(std::string text, const std::string& data);
 std::string MakeContainer(const nlohmann::ordered_json& header, const std::string& data);
 
 // The code and message of the Error that `action` throws, as "code: message"; empty if it throws
